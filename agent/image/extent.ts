@@ -1,0 +1,5 @@
+/** A run of bytes that a filesystem uses, from the partition's first byte. */
+export interface Extent {
+  offset: number;
+  length: number;
+}

@@ -1,0 +1,115 @@
+import { z } from 'zod';
+import {
+  bytesSchema,
+  firmwareSchema,
+  imageNameSchema,
+  machineTextSchema,
+  sha256Schema,
+  timestampSchema,
+  versionNumberSchema,
+} from './common.ts';
+
+/** A file of an image version, beside manifest.json. */
+export const imageFileSchema = z.strictObject({
+  name: z.string().regex(/^(d\d+)?p\d+\.(caibx|map)$|^d\d+\.boot$/),
+  size: bytesSchema,
+  sha256: sha256Schema,
+});
+export type ImageFile = z.infer<typeof imageFileSchema>;
+
+export const partitionRoles = [
+  'esp',
+  'bios-boot',
+  'msr',
+  'recovery',
+  'oem',
+  'swap',
+  'os',
+  'data',
+  'unknown',
+] as const;
+export const partitionRoleSchema = z.enum(partitionRoles);
+export type PartitionRole = z.infer<typeof partitionRoleSchema>;
+
+export const filesystemFactsSchema = z.strictObject({
+  /** as libblkid names it: ext4, vfat, ntfs, swap … */
+  type: z.string().max(32),
+  uuid: z.string().max(64),
+  label: z.string().max(256),
+  /** smallest size that read-only tools report, bytes; null where none can tell */
+  minimumBytes: bytesSchema.nullable(),
+  usedBytes: bytesSchema.nullable(),
+});
+export type FilesystemFacts = z.infer<typeof filesystemFactsSchema>;
+
+/**
+ * How a partition's content is kept:
+ * - `used`: chunks; what the filesystem does not use is zero and listed in the map as unused
+ * - `raw`: chunks; every block counts as used; `reason` says why
+ * - `recreate`: no chunks; made anew from `filesystem` (swap)
+ */
+export const partitionMethodSchema = z.enum(['used', 'raw', 'recreate']);
+
+export const imagePartitionSchema = z.strictObject({
+  /** `p1`; on further disks `d2p1`. Base name of its files. */
+  name: z.string().regex(/^(d\d+)?p\d+$/),
+  number: z.number().int().min(1).max(128),
+  /** bytes from the start of the disk */
+  start: bytesSchema,
+  size: bytesSchema,
+  /** GPT type GUID in lower case, or the MBR type as two hex digits */
+  type: z.string().max(36),
+  uuid: z.string().max(36),
+  label: z.string().max(36),
+  /** GPT attributes as sfdisk prints them, or `bootable` on MBR */
+  attributes: z.string().max(256),
+  role: partitionRoleSchema,
+  filesystem: filesystemFactsSchema.nullable(),
+  method: partitionMethodSchema,
+  reason: z.string().max(400),
+  /** null for `recreate` */
+  index: imageFileSchema.extend({ chunks: z.number().int() }).nullable(),
+  map: imageFileSchema.nullable(),
+});
+export type ImagePartition = z.infer<typeof imagePartitionSchema>;
+
+export const imageDiskSchema = z.strictObject({
+  /** `d1`, `d2` … in capture order */
+  name: z.string().regex(/^d\d+$/),
+  size: bytesSchema,
+  logicalSectorSize: z.union([z.literal(512), z.literal(4096)]),
+  model: machineTextSchema,
+  serial: machineTextSchema,
+  table: z.enum(['gpt', 'dos', 'none']),
+  /** disk GUID or MBR signature */
+  tableId: z.string().max(36),
+  /** first bytes of the disk, up to the first partition, at most 1 MiB: boot code, MBR gap */
+  bootArea: imageFileSchema.nullable(),
+  partitions: z.array(imagePartitionSchema).max(128),
+});
+export type ImageDisk = z.infer<typeof imageDiskSchema>;
+
+/** manifest.json: everything that a deploy needs to know. Its specification is agent/image/README.md. */
+export const manifestSchema = z.strictObject({
+  format: z.literal(1),
+  image: imageNameSchema,
+  version: versionNumberSchema,
+  createdAt: timestampSchema,
+  /** how this system boots, from its partitions: an ESP makes it `uefi` */
+  firmware: firmwareSchema,
+  /** chunk grid, bytes, from each partition's first byte */
+  chunkSize: z.number().int().min(65536).max(16777216),
+  disks: z.array(imageDiskSchema).min(1).max(16),
+  os: z.strictObject({ name: machineTextSchema, version: machineTextSchema }).nullable(),
+  tools: z.record(z.string().max(64), z.string().max(128)),
+});
+export type Manifest = z.infer<typeof manifestSchema>;
+
+/** A manifest on the wire: the signature covers the exact text, so it is checked before parsing. */
+export const signedManifestSchema = z.object({
+  manifest: z.string().max(4_194_304),
+  /** Ed25519, base64 */
+  signature: z.string().max(128),
+  keyId: z.string().max(64),
+});
+export type SignedManifest = z.infer<typeof signedManifestSchema>;

@@ -1,0 +1,169 @@
+import { z } from 'zod';
+import {
+  bytesSchema,
+  diskHintSchema,
+  imageNameSchema,
+  timestampSchema,
+  versionNumberSchema,
+} from './common.ts';
+import { wireErrorSchema } from './error.ts';
+import { inventorySchema } from './machine.ts';
+
+/** What the machine does when the task has ended. */
+export const afterSchema = z.enum(['reboot', 'poweroff', 'stay']);
+
+export const captureParamsSchema = z.strictObject({
+  image: imageNameSchema,
+  disk: diskHintSchema.optional(),
+  /** zstd level of new chunks */
+  level: z.number().int().min(1).max(19).default(3),
+});
+
+export const deployParamsSchema = z.strictObject({
+  image: imageNameSchema,
+  /** fixed when the task is created, so that every attempt writes the same version */
+  version: versionNumberSchema,
+  disk: diskHintSchema.optional(),
+  /** read back from the device after writing: a sample of the chunks, or all */
+  verify: z.enum(['sample', 'all']).default('sample'),
+  /** let the last growable partition fill a larger disk */
+  grow: z.boolean().default(true),
+  /** plan, show, write nothing */
+  dryRun: z.boolean().default(false),
+});
+
+export const inventoryParamsSchema = z.strictObject({});
+
+/** Parameters per task type. A new type is a line here and a handler in agent/tasks/registry.ts. */
+export const taskParamsSchemas = {
+  capture: captureParamsSchema,
+  deploy: deployParamsSchema,
+  inventory: inventoryParamsSchema,
+} as const;
+
+export type TaskType = keyof typeof taskParamsSchemas;
+export type TaskParams<T extends TaskType> = z.infer<(typeof taskParamsSchemas)[T]>;
+export const taskTypes = Object.keys(taskParamsSchemas) as [TaskType, ...TaskType[]];
+export const taskTypeSchema = z.enum(taskTypes);
+
+export const taskStates = [
+  'queued',
+  'waiting',
+  'running',
+  'silent',
+  'handed-off',
+  'succeeded',
+  'failed',
+  'cancelled',
+  'lost',
+] as const;
+export const taskStateSchema = z.enum(taskStates);
+export type TaskState = z.infer<typeof taskStateSchema>;
+export const finalStates: readonly TaskState[] = ['succeeded', 'failed', 'cancelled', 'lost'];
+
+/**
+ * Chunks that lie durably on the target, reported after each flush and handed back to the next
+ * attempt. `binding` is the SHA-256 of image version, plan and disk identity: another plan or disk
+ * makes it void.
+ */
+export const durableSchema = z.object({
+  binding: z.string().length(64),
+  /** partition name -> [first, last] chunk numbers, both included, ascending, disjoint */
+  ranges: z.record(z.string(), z.array(z.tuple([z.number().int(), z.number().int()]))),
+});
+export type Durable = z.infer<typeof durableSchema>;
+
+const assigned = <T extends TaskType>(type: T) =>
+  z.object({
+    id: z.uuid(),
+    type: z.literal(type),
+    params: taskParamsSchemas[type],
+    /** 1 for the first try; every report must carry it */
+    attempt: z.number().int().min(1),
+    after: afterSchema,
+    durable: durableSchema.nullable(),
+  });
+
+/** A task as the agent receives it. */
+export const assignedTaskSchema = z.discriminatedUnion('type', [
+  assigned('capture'),
+  assigned('deploy'),
+  assigned('inventory'),
+]);
+export type AssignedTask = z.infer<typeof assignedTaskSchema>;
+
+/** Share of the time that each stage was working, 0..1; the highest names the bottleneck. */
+export const busySchema = z.object({
+  read: z.number(),
+  hash: z.number(),
+  codec: z.number(),
+  network: z.number(),
+  write: z.number(),
+});
+export type Busy = z.infer<typeof busySchema>;
+
+/** Posted at least every 2 s in every step. */
+export const progressSchema = z.object({
+  attempt: z.number().int().min(1),
+  /** step of the handler, e.g. `plan`, `transfer`, `read-back` */
+  step: z.string().max(64),
+  message: z.string().max(400).default(''),
+  done: bytesSchema,
+  /** null while the total is not known */
+  total: bytesSchema.nullable(),
+  /** bytes a second over the last few seconds */
+  rate: z.number().nonnegative(),
+  etaSeconds: z.number().nonnegative().nullable(),
+  /** seconds since `done` last moved */
+  stalledSeconds: z.number().nonnegative(),
+  /** set while a step runs that cannot be stopped, for the answer to a cancel */
+  uninterruptible: z.string().max(200).optional(),
+  durable: durableSchema.optional(),
+});
+export type Progress = z.infer<typeof progressSchema>;
+
+/** One thing that was proved, and how. A succeeded result without evidence is refused. */
+export const evidenceSchema = z.object({ what: z.string().max(200), proof: z.string().max(1000) });
+export type Evidence = z.infer<typeof evidenceSchema>;
+
+export const transferStatsSchema = z.object({
+  seconds: z.number(),
+  bytesRead: bytesSchema,
+  bytesWritten: bytesSchema,
+  /** compressed chunk bytes over the network */
+  bytesSent: bytesSchema,
+  bytesReceived: bytesSchema,
+  /** plain size of all used chunks */
+  bytesUsed: bytesSchema,
+  chunks: z.number().int(),
+  /** chunks that needed no transfer: already in the store, or already on the disk */
+  chunksReused: z.number().int(),
+  bytesReadBack: bytesSchema,
+  busy: busySchema,
+  bottleneck: z.string(),
+});
+export type TransferStats = z.infer<typeof transferStatsSchema>;
+
+export const taskResultSchema = z
+  .object({
+    attempt: z.number().int().min(1),
+    outcome: z.enum(['succeeded', 'failed', 'cancelled']),
+    error: wireErrorSchema.nullable(),
+    evidence: z.array(evidenceSchema).max(100),
+    warnings: z.array(z.string().max(1000)).max(100),
+    /** a few lines for people */
+    summary: z.string().max(4000),
+    stats: transferStatsSchema.nullable(),
+    image: z.object({ name: imageNameSchema, version: versionNumberSchema }).nullable(),
+    disk: z.object({ serial: z.string(), wwn: z.string(), size: bytesSchema }).nullable(),
+    /** the plan that was carried out, or would have been (dry run, refusal) */
+    plan: z.unknown().optional(),
+    inventory: inventorySchema.nullable(),
+    endedAt: timestampSchema,
+  })
+  .refine(
+    (result) => result.outcome !== 'succeeded' || result.evidence.length > 0,
+    'success without evidence',
+  )
+  .refine((result) => result.outcome === 'succeeded' || result.error !== null, 'a failure without an error');
+export type TaskResult = z.infer<typeof taskResultSchema>;

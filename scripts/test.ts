@@ -1,0 +1,150 @@
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+
+interface Stage {
+  name: string;
+  files: string;
+  folder: string;
+  /** one at a time: loop devices, namespaces and emulated machines share two cores */
+  serial: boolean;
+  timeout: string;
+  quick: boolean;
+}
+
+const stages: Stage[] = [
+  { name: 'agent', folder: 'test/agent', files: 'test/agent/**', serial: false, timeout: '2m', quick: true },
+  {
+    name: 'server',
+    folder: 'test/server-stub',
+    files: 'test/server-stub/**',
+    serial: false,
+    timeout: '2m',
+    quick: true,
+  },
+  {
+    name: 'scripts',
+    folder: 'test/scripts',
+    files: 'test/scripts/**',
+    serial: false,
+    timeout: '2m',
+    quick: true,
+  },
+  {
+    name: 'initramfs',
+    folder: 'test/initramfs',
+    files: 'test/initramfs/**',
+    serial: true,
+    timeout: '10m',
+    quick: false,
+  },
+  {
+    name: 'integration',
+    folder: 'test/integration',
+    files: 'test/integration/**',
+    serial: true,
+    timeout: '5m',
+    quick: true,
+  },
+  { name: 'vm', folder: 'test/vm', files: 'test/vm/**', serial: true, timeout: '15m', quick: false },
+  { name: 'web', folder: 'test/web', files: 'test/web/**', serial: true, timeout: '5m', quick: false },
+];
+
+const totals = { passed: 0, failed: 0, skipped: 0 };
+const args = process.argv.slice(2);
+const flags = new Set(args.filter((arg) => arg.startsWith('--')));
+const only = args.filter((arg) => !arg.startsWith('--'));
+const unknown = [...flags].filter((flag) => !['--quick', '--matrix'].includes(flag));
+if (unknown.length > 0) {
+  console.error(
+    `Cannot run tests: unknown option ${unknown.join(' ')} (--quick, --matrix, or paths of test files)`,
+  );
+  process.exit(2);
+}
+if (flags.has('--matrix')) process.env['FOG_TEST_MATRIX'] = '1';
+
+if (only.length > 0) {
+  for (const path of only) {
+    const stage = stages.find(({ folder }) => path.startsWith(folder));
+    if (!stage)
+      throw new Error(`Cannot run ${path}: not under ${stages.map(({ folder }) => folder).join(', ')}`);
+    await runStage({ ...stage, name: path, files: path });
+  }
+} else {
+  await runCheck('types', 'tsc', ['--noEmit']);
+  await runCheck('style', 'biome', ['check', '--error-on-warnings']);
+  for (const stage of stages) {
+    if (flags.has('--quick') && !stage.quick) continue;
+    if (existsSync(stage.folder)) await runStage(stage);
+  }
+}
+
+console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
+process.exit(totals.failed > 0 || totals.passed === 0 ? 1 : 0);
+
+async function runCheck(name: string, command: string, commandArgs: string[]): Promise<void> {
+  const { code, output, seconds } = await capture(command, commandArgs);
+  console.log(`${code === 0 ? 'ok' : 'FAILED'} ${name} (${seconds} s)`);
+  if (code === 0) totals.passed += 1;
+  else {
+    totals.failed += 1;
+    console.log(output.slice(-8000));
+  }
+}
+
+async function runStage(stage: Stage): Promise<void> {
+  const counts = { passed: 0, failed: 0, skipped: 0 };
+  let failing = false;
+  const { code, output, seconds } = await capture(
+    'ava',
+    [
+      '--tap',
+      `--timeout=${stage.timeout}`,
+      ...(stage.serial ? ['--serial', '--concurrency=1'] : []),
+      stage.files,
+    ],
+    (line) => {
+      // AVA prints each test once, with its file in front: "ok 3 - agent › image › title # SKIP"
+      const test = /^(ok|not ok) \d+ - (.*?)( # (SKIP|TODO).*)?$/.exec(line);
+      if (test) {
+        failing = test[1] === 'not ok';
+        if (test[3]) counts.skipped += 1;
+        else if (failing) counts.failed += 1;
+        else counts.passed += 1;
+        console.log(`  ${failing ? 'FAILED' : test[3] ? 'skipped' : 'ok'} ${test[2]}`);
+      } else if (failing && !/^\d+\.\.\d+$/.test(line)) console.log(`    ${line}`);
+    },
+  );
+  // a file that crashes before its first test fails no test of its own
+  if (code !== 0 && counts.failed === 0) {
+    counts.failed += 1;
+    console.log(output.slice(-4000));
+  }
+  totals.passed += counts.passed;
+  totals.failed += counts.failed;
+  totals.skipped += counts.skipped;
+  console.log(
+    `${counts.failed === 0 ? 'ok' : 'FAILED'} ${stage.name}: ${counts.passed} passed (${seconds} s)`,
+  );
+}
+
+async function capture(
+  command: string,
+  commandArgs: string[],
+  onLine?: (line: string) => void,
+): Promise<{ code: number; output: string; seconds: string }> {
+  const started = performance.now();
+  const child = spawn(command, commandArgs, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const lines: string[] = [];
+  for (const stream of [child.stdout, child.stderr]) {
+    createInterface({ input: stream }).on('line', (line) => {
+      lines.push(line);
+      if (lines.length > 5000) lines.shift();
+      onLine?.(line);
+    });
+  }
+  const code = await new Promise<number>((resolve) => {
+    child.on('close', (exit) => resolve(exit ?? 1));
+  });
+  return { code, output: lines.join('\n'), seconds: ((performance.now() - started) / 1000).toFixed(1) };
+}
