@@ -1,0 +1,185 @@
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { release, uptime } from 'node:os';
+import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createLogUploader, type LogUploader } from './client/log-uploader.ts';
+import { createTaskServer, type TaskServer } from './client/task-server.ts';
+import type { Config } from './config.ts';
+import { hasCode, isErrno, toImagingError } from './errors.ts';
+import { createLog, type Log } from './log.ts';
+import { readIdentity } from './machine/identity.ts';
+import { power } from './machine/power.ts';
+import type { AssignedTask, Identity, TaskResult } from './protocol/index.ts';
+import { runTask, type TaskView } from './tasks/run-task.ts';
+import { agentVersion } from './version.ts';
+
+export interface AgentOptions {
+  config: Config;
+  /** a line of the log, for people */
+  toConsole: (line: string) => void;
+  /** what the machine is doing, for a status screen */
+  show?: (status: AgentStatus) => void;
+  signal: AbortSignal;
+  /** where this boot's session is kept, so that a restarted agent goes on with it */
+  sessionPath?: string;
+}
+
+export interface AgentStatus {
+  host: string;
+  server: string;
+  headline: string;
+  view: TaskView | null;
+}
+
+/** Seconds that a person has to read why before the machine restarts. */
+const READING_SECONDS = 20;
+const SESSION_PATH = '/run/fog/session.json';
+
+/**
+ * The agent's life: check in, ask what to do, do it, report, and restart or power off as told.
+ * Returns when the machine is about to restart, or when the signal ends it.
+ */
+export const runAgent = async (options: AgentOptions): Promise<void> => {
+  const { config, signal, show = () => undefined } = options;
+  let log: Log = createLog({ toConsole: options.toConsole });
+  const server = createTaskServer({
+    ...config,
+    onWait: (error, seconds) => log.warn({ err: error }, `waiting ${seconds.toFixed(1)} s for the server`),
+  });
+  const uploader = createLogUploader(server);
+  log = createLog({ toConsole: options.toConsole, toServer: uploader.write });
+  const identity = await readIdentity(config.bootMac === undefined ? {} : { bootMac: config.bootMac });
+  const status: AgentStatus = {
+    host: identity.macs[0] ?? '',
+    server: config.server,
+    headline: 'checking in',
+    view: null,
+  };
+  const say = (headline: string, view: TaskView | null = null): void => {
+    Object.assign(status, { headline, view });
+    show({ ...status });
+  };
+  say('checking in');
+
+  try {
+    status.host = await checkIn({
+      config,
+      server,
+      identity,
+      log,
+      signal,
+      sessionPath: options.sessionPath ?? SESSION_PATH,
+    });
+    await work({ config, server, identity, log, uploader, say, signal });
+  } catch (thrown) {
+    if (signal.aborted) return;
+    const error = toImagingError(thrown);
+    log.error({ err: error, details: error.details }, 'the agent cannot go on');
+    say(`Cannot go on: ${error.message}`);
+    if (config.stay) throw error;
+    // a new boot brings a new token; without a task it goes on to the machine's own disk
+    await sleep(READING_SECONDS * 1000, undefined, { signal });
+    await power('reboot');
+  } finally {
+    server.close();
+  }
+};
+
+interface CheckInOptions {
+  config: Config;
+  server: TaskServer;
+  identity: Identity;
+  log: Log;
+  signal: AbortSignal;
+  sessionPath: string;
+}
+
+/** The host's name. The boot token works once, so a restarted agent takes up the session it had. */
+const checkIn = async ({
+  config,
+  server,
+  identity,
+  log,
+  signal,
+  sessionPath,
+}: CheckInOptions): Promise<string> => {
+  const kept = await readFile(sessionPath, 'utf8').catch((error: unknown) => {
+    if (isErrno(error, 'ENOENT')) return null;
+    throw error;
+  });
+  if (kept !== null) {
+    const { session, host } = JSON.parse(kept) as { session: string; host: string };
+    server.resumeSession(session);
+    log.info(`going on as ${host}`);
+    return host;
+  }
+  const bootSeconds = uptime();
+  const answer = await server.checkIn(
+    { token: config.token, identity, agent: { version: agentVersion, kernel: release() }, bootSeconds },
+    signal,
+  );
+  await mkdir(dirname(sessionPath), { recursive: true, mode: 0o700 });
+  await writeFile(sessionPath, JSON.stringify({ session: answer.session, host: answer.host.name }), {
+    mode: 0o600,
+  });
+  log.info(`checked in as ${answer.host.name}, ${bootSeconds.toFixed(1)} s after the kernel started`);
+  return answer.host.name;
+};
+
+interface WorkOptions {
+  config: Config;
+  server: TaskServer;
+  identity: Identity;
+  log: Log;
+  uploader: LogUploader;
+  say: (headline: string, view?: TaskView | null) => void;
+  signal: AbortSignal;
+}
+
+const work = async ({ config, server, identity, log, uploader, say, signal }: WorkOptions): Promise<void> => {
+  while (!signal.aborted) {
+    const next = await server.next(signal);
+    if (next.kind === 'waiting') {
+      say(`waiting: place ${next.place} of ${next.of}`);
+    } else if (next.kind === 'nothing') {
+      log.info('nothing to do');
+      say('nothing to do: restarting to the own disk');
+      if (config.stay) return;
+      return power('reboot');
+    } else {
+      const { task } = next;
+      const result = await attempt(() =>
+        runTask({
+          task,
+          server,
+          config,
+          identity,
+          log,
+          uploader,
+          show: (view) => say(titleOf(task), view),
+          signal,
+        }),
+      );
+      if (result === 'lease lost') {
+        log.warn('the task went to another attempt of this machine');
+        continue;
+      }
+      say(`${titleOf(task)} ${result.outcome}: ${result.summary.split('\n')[0] ?? ''}`);
+      if (task.after === 'stay' || config.stay) continue;
+      if (result.outcome !== 'succeeded') await sleep(READING_SECONDS * 1000, undefined, { signal });
+      return power(task.after);
+    }
+  }
+};
+
+const attempt = async (run: () => Promise<TaskResult>): Promise<TaskResult | 'lease lost'> => {
+  try {
+    return await run();
+  } catch (error) {
+    if (hasCode(error, 'LEASE_LOST')) return 'lease lost';
+    throw error;
+  }
+};
+
+const titleOf = (task: AssignedTask): string =>
+  task.type === 'inventory' ? 'inventory' : `${task.type} ${task.params.image}`;

@@ -1,0 +1,182 @@
+import { open } from 'node:fs/promises';
+import { serverSink, type Traffic } from '../client/server-chunks.ts';
+import { type Disk, listDisks } from '../disk/disk.ts';
+import { selectDisk } from '../disk/select.ts';
+import { type DiskTable, readTable } from '../disk/table.ts';
+import { ImagingError } from '../errors.ts';
+import { captureRange } from '../image/capture.ts';
+import { manifestText, verifyManifest } from '../image/manifest.ts';
+import { createPool } from '../image/pool.ts';
+import type { ImagePartition, Manifest } from '../protocol/index.ts';
+import { type Content, inspectContent } from './capture-inspect.ts';
+import type { Handler, TaskContext } from './context.ts';
+import { identityOf, imageFile, writesTo } from './disk-facts.ts';
+import { createTally } from './tally.ts';
+import { toolVersions } from './tool-versions.ts';
+
+/** Grid of new images, bytes. The manifest carries it; format 1 allows 64 KiB to 16 MiB. */
+const CHUNK_SIZE = 1024 * 1024;
+const BOOT_AREA_LIMIT = 1024 * 1024;
+
+/**
+ * Make a new version of an image from this machine's disk. The disk stays read-only from beginning to
+ * end; the version exists only once the server has published its manifest.
+ */
+export const capture: Handler<'capture'> = async (task, context) => {
+  const { signal, server } = context;
+  const { image, level } = task.params;
+
+  context.step('inspect');
+  const disk = selectDisk(await listDisks({ signal }), task.params.disk, 'capture');
+  context.showDisk(identityOf(disk));
+  const writesBefore = await writesTo(disk);
+  const table = await readTable(disk.path, { signal });
+  if (table.kind === 'none') {
+    throw new ImagingError('LAYOUT_UNSUPPORTED', `Cannot capture ${disk.path}: it has no partition table`);
+  }
+  const contents = await inspectContent(disk, table, context);
+
+  const used = contents.flatMap(({ extents }) => extents).reduce((sum, { length }) => sum + length, 0);
+  const upload = await server.openUpload(
+    { taskId: task.id, attempt: task.attempt, image, estimateBytes: used },
+    signal,
+  );
+  const { files, partitions, stats } = await transfer({
+    disk,
+    contents,
+    level,
+    uploadId: upload.uploadId,
+    context,
+    used,
+  });
+
+  context.step('publish', { message: `version ${upload.version}` });
+  const bootArea = await readBootArea(disk, table);
+  if (bootArea) files.set('d1.boot', bootArea);
+  for (const [name, bytes] of files) await server.putFile(upload.uploadId, name, bytes, signal);
+  const manifest: Manifest = {
+    format: 1,
+    image,
+    version: upload.version,
+    createdAt: new Date().toISOString(),
+    firmware: partitions.some(({ role }) => role === 'esp') ? 'uefi' : 'bios',
+    chunkSize: CHUNK_SIZE,
+    disks: [
+      {
+        name: 'd1',
+        size: disk.size,
+        logicalSectorSize: disk.logicalSectorSize === 4096 ? 4096 : 512,
+        model: disk.model ?? '',
+        serial: disk.serial ?? '',
+        table: table.kind,
+        tableId: table.id,
+        bootArea: bootArea ? imageFile('d1.boot', bootArea) : null,
+        partitions,
+      },
+    ],
+    os: contents.find(({ os }) => os !== null)?.os ?? null,
+    tools: await toolVersions(signal),
+  };
+  const published = await server.publish(upload.uploadId, manifest, signal);
+  await proveVersion(published, manifest, context);
+  await proveUntouched(disk, writesBefore, context);
+  return {
+    summary: `${image} version ${published.version}: ${partitions.length} partitions of ${disk.path} (serial ${disk.serial ?? 'none'})`,
+    image: { name: image, version: published.version },
+    stats,
+  };
+};
+
+interface TransferOptions {
+  disk: Disk;
+  contents: Content[];
+  level: number;
+  uploadId: string;
+  used: number;
+  context: TaskContext;
+}
+
+const transfer = async ({ disk, contents, level, uploadId, used, context }: TransferOptions) => {
+  const traffic: Traffic = { sent: 0, received: 0 };
+  const tally = createTally(traffic);
+  const files = new Map<string, Uint8Array>();
+  const partitions: ImagePartition[] = [];
+  const sink = serverSink(context.server, uploadId, traffic);
+  const step = context.step('transfer', { total: used });
+  const pool = createPool();
+  try {
+    for (const { partition, extents } of contents) {
+      if (partition.method === 'recreate') {
+        partitions.push({ ...partition, index: null, map: null });
+        continue;
+      }
+      step.say(`${partition.name} ${partition.filesystem?.type ?? 'raw'}`);
+      const captured = await captureRange({
+        device: disk.path,
+        start: partition.start,
+        size: partition.size,
+        extents,
+        chunkSize: CHUNK_SIZE,
+        level,
+        sink,
+        pool,
+        rotational: disk.rotational,
+        onProgress: step.add,
+        signal: context.signal,
+      });
+      tally.add(captured.stats);
+      files.set(`${partition.name}.caibx`, captured.index);
+      files.set(`${partition.name}.map`, captured.map);
+      partitions.push({
+        ...partition,
+        index: { ...imageFile(`${partition.name}.caibx`, captured.index), chunks: captured.ids.length },
+        map: imageFile(`${partition.name}.map`, captured.map),
+      });
+    }
+  } finally {
+    await pool.close();
+  }
+  return { files, partitions, stats: tally.total() };
+};
+
+/** First bytes of the disk up to the first partition: boot code and, on MBR, what GRUB keeps in the gap. */
+const readBootArea = async (disk: Disk, table: DiskTable): Promise<Uint8Array | null> => {
+  const end = Math.min(...table.partitions.map(({ start }) => start), BOOT_AREA_LIMIT);
+  const bytes = Buffer.alloc(end);
+  await using file = await open(disk.path, 'r');
+  const { bytesRead } = await file.read(bytes, 0, end, 0);
+  return bytesRead === end ? bytes : null;
+};
+
+const proveVersion = async (
+  published: { image: string; version: number },
+  manifest: Manifest,
+  context: TaskContext,
+): Promise<void> => {
+  const signed = await context.server.version(published.image, published.version, context.signal);
+  const kept = verifyManifest(signed, context.config.publicKey);
+  if (manifestText(kept) !== manifestText(manifest)) {
+    throw new ImagingError(
+      'IMAGE_INVALID',
+      'Cannot confirm the version: the server keeps another manifest than was sent',
+    );
+  }
+  context.prove(
+    `${published.image} version ${published.version} is published`,
+    `manifest read back, signature of key ${signed.keyId} checked, every chunk found by the server`,
+  );
+};
+
+const proveUntouched = async (disk: Disk, before: number, context: TaskContext): Promise<void> => {
+  const after = await writesTo(disk);
+  if (after !== before) {
+    throw new ImagingError(
+      'DISK_CHANGED',
+      `Cannot trust the capture: ${disk.path} was written to (${after - before} writes)`,
+    );
+  }
+  context.prove(
+    'the source was not written to',
+    `the kernel counts ${after} write operations on ${disk.path}, as before`,
+  );
+};

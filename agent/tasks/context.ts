@@ -1,0 +1,37 @@
+import type { TaskServer } from '../client/task-server.ts';
+import type { Config } from '../config.ts';
+import type { Log } from '../log.ts';
+import type { AssignedTask, Durable, Identity, TaskResult, TaskType } from '../protocol/index.ts';
+
+/** What a handler gets. It composes disk, filesystem and image; those know nothing of tasks. */
+export interface TaskContext {
+  server: TaskServer;
+  config: Config;
+  identity: Identity;
+  log: Log;
+  /** aborted on cancel; every wait and every tool takes it */
+  signal: AbortSignal;
+  /** Begin a step. `total` in bytes where known. `uninterruptible` says what a cancel must wait for. */
+  step(name: string, options?: { total?: number; message?: string; uninterruptible?: string }): Step;
+  /** A thing that was proved, and how. */
+  prove(what: string, proof: string): void;
+  warn(text: string): void;
+  /** Tell the server what lies durably on the target; resolves when it knows, or is away. */
+  reportDurable(durable: Durable): Promise<void>;
+  /** the plan, as soon as there is one: part of the result whatever happens next */
+  showPlan(plan: unknown): void;
+  /** the disk chosen, likewise */
+  showDisk(disk: NonNullable<TaskResult['disk']>): void;
+}
+
+export interface Step {
+  add(bytes: number): void;
+  say(message: string): void;
+}
+
+/** What a handler says at its end; steps, evidence and errors are kept by the runner. */
+export type HandlerResult = Pick<TaskResult, 'summary'> &
+  Partial<Pick<TaskResult, 'stats' | 'image' | 'inventory'>>;
+
+export type TaskOf<T extends TaskType> = Extract<AssignedTask, { type: T }>;
+export type Handler<T extends TaskType> = (task: TaskOf<T>, context: TaskContext) => Promise<HandlerResult>;

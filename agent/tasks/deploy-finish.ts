@@ -1,0 +1,91 @@
+import type { DiskClaim } from '../disk/claim.ts';
+import { addPartitions, flushDevice, removePartitions } from '../disk/partition-nodes.ts';
+import { writeTable } from '../disk/table.ts';
+import { ImagingError } from '../errors.ts';
+import { driverFor } from '../filesystem/index.ts';
+import { setBootEntry } from '../machine/efi-boot.ts';
+import type { Plan, PlannedPartition } from '../protocol/index.ts';
+import type { TaskContext } from './context.ts';
+import { type FetchedImage, fileOf } from './deploy-fetch.ts';
+
+export interface FinishOptions {
+  claim: DiskClaim;
+  plan: Plan;
+  image: FetchedImage;
+  context: TaskContext;
+}
+
+/**
+ * From data to a disk that boots: swap made anew, filesystems grown and checked on partitions that only
+ * the kernel knows, then boot code and table in one go, then the firmware's boot entry.
+ */
+export const finishDisk = async ({ claim, plan, image, context }: FinishOptions): Promise<void> => {
+  const { signal } = context;
+  await flushDevice(claim.path, { signal });
+  const nodes = await addPartitions(claim, plan, { signal });
+  for (const partition of plan.partitions) {
+    const device = nodes.get(partition.name);
+    if (!device)
+      throw new ImagingError('INTERNAL', `Cannot finish ${partition.name}: the kernel made no node for it`);
+    await finishPartition(partition, device, image, context);
+    await flushDevice(device, { signal });
+  }
+  await removePartitions(claim, { signal });
+
+  context.step('table');
+  const imageDisk = image.manifest.disks.find(({ name }) => name === plan.imageDisk);
+  const bootArea = imageDisk?.bootArea ? fileOf(image, imageDisk.bootArea.name) : null;
+  const table = await writeTable(claim, plan, { ...(bootArea ? { bootArea } : {}), signal });
+  context.prove(
+    'the partition table is the planned one',
+    `${table.kind} ${table.id} with ${table.partitions.length} partitions, read back and compared`,
+  );
+
+  if (image.manifest.firmware !== 'uefi') return;
+  context.step('boot-entry');
+  const esp = plan.partitions.find(({ role }) => role === 'esp');
+  const device = table.partitions.find(({ number }) => number === esp?.number)?.path;
+  if (!esp || !device) {
+    throw new ImagingError(
+      'BOOT_ENTRY_FAILED',
+      'Cannot set the boot entry: the deployed disk has no EFI system partition',
+    );
+  }
+  const label = image.manifest.os?.name ?? image.manifest.image;
+  const entry = await setBootEntry({ claim, partition: esp.number, device, label, signal });
+  for (const { what, proof } of entry.evidence) context.prove(what, proof);
+  for (const warning of entry.warnings) context.warn(warning);
+};
+
+const finishPartition = async (
+  partition: PlannedPartition,
+  device: string,
+  image: FetchedImage,
+  context: TaskContext,
+): Promise<void> => {
+  const { signal } = context;
+  const driver = partition.method === 'raw' ? null : driverFor(partition.filesystem);
+  if (!driver) return;
+  const facts = image.manifest.disks
+    .flatMap(({ partitions }) => partitions)
+    .find(({ name }) => name === partition.name)?.filesystem;
+  if (partition.method === 'recreate' && driver.recreate && facts) {
+    context.step('recreate', { message: `${partition.name} ${partition.filesystem}` });
+    await driver.recreate(device, facts, signal);
+    context.prove(`${partition.name} is ${partition.filesystem} again`, `UUID ${facts.uuid} read back`);
+  } else if (partition.grow && driver.grow) {
+    context.step('grow', {
+      message: `${partition.name} ${partition.filesystem} to ${partition.size} bytes`,
+      uninterruptible: `growing ${partition.name}`,
+    });
+    await driver.grow(device, signal);
+    context.prove(
+      `${partition.name} fills its ${partition.size} bytes`,
+      `${partition.filesystem} grown, its own check is clean`,
+    );
+  } else {
+    context.step('check', { message: `${partition.name} ${partition.filesystem}` });
+    await driver.check(device, signal);
+    context.prove(`${partition.name} is sound`, `the read-only check of ${partition.filesystem} is clean`);
+  }
+};

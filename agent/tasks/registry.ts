@@ -1,0 +1,19 @@
+import type { AssignedTask, TaskType } from '../protocol/index.ts';
+import { capture } from './capture.ts';
+import type { Handler, HandlerResult, TaskContext } from './context.ts';
+import { deploy } from './deploy.ts';
+import { inventory } from './inventory.ts';
+
+/** A new task type does not compile until it is handled here. */
+const handlers = { capture, deploy, inventory } satisfies { [T in TaskType]: Handler<T> };
+
+export const handle = (task: AssignedTask, context: TaskContext): Promise<HandlerResult> => {
+  switch (task.type) {
+    case 'capture':
+      return handlers.capture(task, context);
+    case 'deploy':
+      return handlers.deploy(task, context);
+    case 'inventory':
+      return handlers.inventory(task, context);
+  }
+};
