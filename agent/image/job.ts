@@ -1,0 +1,62 @@
+import type { Extent } from './extent.ts';
+
+/** Where a frame is: in the shared memory, or in a chunk file that the worker reads itself. */
+export type FrameAt = { at: number; length: number } | { path: string };
+
+/** A chunk's place on a device. Workers share the process's file descriptors. */
+export interface ChunkPlace {
+  fd: number;
+  /** bytes from the start of the device */
+  position: number;
+  /** plain bytes of this chunk */
+  length: number;
+  /** reads and writes keep to multiples of this many bytes (O_DIRECT); 1 for buffered descriptors */
+  align: number;
+}
+
+/** What a worker can do. Every kind ends before it answers: nothing goes on behind the answer. */
+export interface Jobs {
+  /** Read a chunk, zero what `used` (from the chunk's first byte) does not cover, hash it. `at` null: do not keep it. */
+  hash: {
+    job: ChunkPlace & { used: Extent[]; at: number | null };
+    result: { id: string; bytesRead: number };
+  };
+  /** Replace the plain bytes at `at` by their frame. The region must hold frameLimit(length) bytes. */
+  compress: { job: { at: number; length: number; level: number }; result: { length: number } };
+  /** Check a frame, then write its plain bytes at each of `positions`. */
+  write: {
+    job: { frame: FrameAt; id: string; length: number; fd: number; align: number; positions: number[] };
+    result: { frameLength: number };
+  };
+  /** Check a frame where `limit` is given (largest plain size), then write it to the new file `path`. */
+  store: {
+    job: { at: number; length: number; id: string; limit: number | null; path: string };
+    result: Record<string, never>;
+  };
+  /** Check a chunk: file or frame in memory. */
+  check: {
+    job: { frame: FrameAt; id: string; limit: number };
+    result: { length: number; frameLength: number };
+  };
+}
+
+export type JobKind = keyof Jobs;
+
+/** Seconds that a stage worked. Waiting is not counted. */
+export interface StageSeconds {
+  read: number;
+  hash: number;
+  codec: number;
+  write: number;
+}
+
+export interface JobRequest {
+  number: number;
+  kind: JobKind;
+  job: Jobs[JobKind]['job'];
+}
+
+export type JobAnswer = { number: number; seconds: StageSeconds } & (
+  | { ok: true; result: Jobs[JobKind]['result'] }
+  | { ok: false; error: { code: string; message: string; details: Record<string, unknown>; errno?: string } }
+);

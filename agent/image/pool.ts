@@ -1,0 +1,158 @@
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import { type ErrorCode, ImagingError } from '../errors.ts';
+import { type Arena, createArena, type Region } from './arena.ts';
+import type { JobAnswer, JobKind, JobRequest, Jobs, StageSeconds } from './job.ts';
+import { noSeconds } from './perform.ts';
+
+export interface PoolOptions {
+  /** threads; default: the machine's cores, 1 to 8 */
+  workers?: number;
+  /** bytes of shared memory for chunks on their way; default 208 MiB, so that the process stays under 512 */
+  memory?: number;
+}
+
+/** What happened in a pool so far: take it before and after, the difference is the work between. */
+export interface PoolUsage extends StageSeconds {
+  /** seconds that workers had nothing to do, all workers together */
+  idle: number;
+}
+
+/**
+ * Worker threads that do all work on chunk bytes: device reads and writes, hash, zstd. The main thread only
+ * passes numbers around, so that a lease's heartbeat is never late because of an image.
+ */
+export interface ChunkPool {
+  readonly workers: number;
+  readonly arena: Arena;
+  /**
+   * Do one job on some worker; jobs start in the order of the calls. There is no cancelling: a job is one
+   * chunk, and a caller that stops waits for its jobs before it closes a descriptor or frees a region.
+   *
+   * @throws ImagingError of the job
+   */
+  run<K extends JobKind>(kind: K, job: Jobs[K]['job']): Promise<Jobs[K]['result']>;
+  /** Where in the shared memory these bytes lie, or null if they are elsewhere. */
+  locate(bytes: Uint8Array): number | null;
+  /** Copy bytes into a region of at least `size` bytes. */
+  hold(bytes: Uint8Array, signal?: AbortSignal): Promise<Region>;
+  usage(): PoolUsage;
+  /** End the threads. Jobs still under way fail with INTERNAL. */
+  close(): Promise<void>;
+}
+
+interface Task {
+  request: JobRequest;
+  resolve: (result: never) => void;
+  reject: (error: Error) => void;
+}
+
+interface Thread {
+  worker: Worker;
+  tasks: Map<number, Task>;
+  /** when it last ran out of work, ms; null while it has some */
+  idleSince: number | null;
+}
+
+/** one job under way and one waiting in the thread: no gap between them, and order hardly suffers */
+const DEPTH = 2;
+const MIB = 1024 * 1024;
+
+/** `worker.ts` in the source tree, `worker.mjs` beside the bundle. */
+const workerUrl = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.mjs', import.meta.url);
+
+/** Start a pool. Close it in the end; threads without work do not keep the process alive. */
+export const createPool = (options: PoolOptions = {}): ChunkPool => {
+  const { workers = Math.min(8, Math.max(1, availableParallelism())), memory = 208 * MIB } = options;
+  const arena = createArena(memory);
+  const queue: Task[] = [];
+  const total = { ...noSeconds(), idle: 0 };
+  let lastNumber = 0;
+  let broken: ImagingError | undefined;
+
+  const start = (): Thread => {
+    const worker = new Worker(workerUrl, { workerData: { shared: arena.buffer }, name: 'chunks' });
+    const thread: Thread = { worker, tasks: new Map(), idleSince: performance.now() };
+    worker.unref();
+    worker.on('message', (answer: JobAnswer) => settle(thread, answer));
+    worker.on('error', (error) => fail(`a worker thread failed (${error.message})`, error));
+    worker.on('exit', () => fail('a worker thread ended'));
+    return thread;
+  };
+
+  const settle = (thread: Thread, answer: JobAnswer): void => {
+    const task = thread.tasks.get(answer.number);
+    thread.tasks.delete(answer.number);
+    for (const stage of ['read', 'hash', 'codec', 'write'] as const) total[stage] += answer.seconds[stage];
+    feed();
+    if (thread.tasks.size === 0) {
+      thread.idleSince = performance.now();
+      thread.worker.unref();
+    }
+    if (answer.ok) task?.resolve(answer.result as never);
+    else task?.reject(revive(answer.error));
+  };
+
+  const fail = (reason: string, cause?: unknown): void => {
+    broken ??= new ImagingError('INTERNAL', `Cannot work on chunks: ${reason}`, { cause });
+    const left = [...queue.splice(0), ...threads.flatMap(({ tasks }) => [...tasks.values()])];
+    for (const { tasks } of threads) tasks.clear();
+    for (const task of left) task.reject(broken);
+  };
+
+  const feed = (): void => {
+    while (queue.length > 0) {
+      const thread = threads.reduce((least, other) => (other.tasks.size < least.tasks.size ? other : least));
+      if (thread.tasks.size >= DEPTH) return;
+      const task = queue.shift();
+      if (!task) return;
+      if (thread.idleSince !== null) {
+        total.idle += (performance.now() - thread.idleSince) / 1000;
+        thread.idleSince = null;
+        thread.worker.ref();
+      }
+      thread.tasks.set(task.request.number, task);
+      thread.worker.postMessage(task.request);
+    }
+  };
+
+  const run: ChunkPool['run'] = (kind, job) =>
+    new Promise((resolve, reject) => {
+      if (broken) {
+        reject(broken);
+        return;
+      }
+      lastNumber += 1;
+      queue.push({ request: { number: lastNumber, kind, job }, resolve, reject });
+      feed();
+    });
+
+  const usage = (): PoolUsage => {
+    const now = performance.now();
+    const current = threads.map(({ idleSince }) => (idleSince === null ? 0 : (now - idleSince) / 1000));
+    return { ...total, idle: total.idle + current.reduce((sum, seconds) => sum + seconds, 0) };
+  };
+
+  const close = async (): Promise<void> => {
+    fail('the pool is closed');
+    await Promise.all(threads.map(({ worker }) => worker.terminate()));
+  };
+
+  const locate = (bytes: Uint8Array): number | null =>
+    bytes.buffer === arena.buffer ? bytes.byteOffset : null;
+
+  const hold = async (bytes: Uint8Array, signal?: AbortSignal): Promise<Region> => {
+    const region = await arena.allocate(bytes.length, signal);
+    region.bytes.set(bytes);
+    return region;
+  };
+
+  const threads = Array.from({ length: workers }, start);
+  return { workers, arena, run, locate, hold, usage, close };
+};
+
+const revive = (error: Extract<JobAnswer, { ok: false }>['error']): Error => {
+  const revived = new ImagingError(error.code as ErrorCode, error.message, { details: error.details });
+  // callers ask isErrno() of what the store's jobs throw (ENOSPC)
+  return error.errno === undefined ? revived : Object.assign(new Error(error.message), { code: error.errno });
+};
