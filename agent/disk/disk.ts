@@ -1,4 +1,8 @@
-import type { DiskFacts } from '../protocol/index.ts';
+import { z } from 'zod';
+import { ImagingError } from '../errors.ts';
+import { run } from '../process/run.ts';
+import { type DiskFacts, machineTextSchema } from '../protocol/index.ts';
+import { readNumber, readSysfsDisk, type SysfsDisk, sysfsOf } from './sysfs.ts';
 
 /** What lies on a disk now, as the kernel sees it. Offsets and sizes in bytes. */
 export interface DiskPartition {
@@ -29,4 +33,151 @@ export interface ListDisksOptions {
   includeLoop?: boolean;
   signal?: AbortSignal;
 }
-export declare const listDisks: (options?: ListDisksOptions) => Promise<Disk[]>;
+
+/**
+ * Every block device that stands by itself, those that can never be a target with the reason in
+ * `skipped`. Read-only.
+ *
+ * `readOnly` means the hardware, as far as that can be told before a claim: the kernel's flag is set
+ * on all disks by our own udev rule.
+ *
+ * @throws ImagingError TOOL_MISSING, TOOL_FAILED (lsblk), TASK_CANCELLED
+ */
+export const listDisks = async (options: ListDisksOptions = {}): Promise<Disk[]> => {
+  const { stdout } = await run(
+    'lsblk',
+    ['--json', '--bytes', '--tree', '--output', columns.join(',')],
+    options.signal ? { signal: options.signal } : {},
+  );
+  const disks: Disk[] = [];
+  for (const node of parseLsblk(stdout)) {
+    const numbers = new Map<string, number>();
+    for (const child of node.children) {
+      const number = await readNumber(sysfsOf(child.kname), 'partition');
+      if (number !== null) numbers.set(child.kname, number);
+    }
+    disks.push(toDisk(node, await readSysfsDisk(node.kname), numbers, options.includeLoop === true));
+  }
+  return disks;
+};
+
+const columns = [
+  ...['NAME', 'KNAME', 'PATH', 'TYPE', 'SIZE', 'MODEL', 'SERIAL', 'WWN', 'LOG-SEC', 'PHY-SEC', 'ROTA', 'RM'],
+  ...['TRAN', 'FSTYPE', 'LABEL', 'START', 'MOUNTPOINTS'],
+];
+
+// util-linux 2.37 and older print booleans and numbers of some columns as text
+const flagSchema = z.union([z.boolean(), z.enum(['0', '1']).transform((text) => text === '1')]);
+const countSchema = z.coerce.number().int().nonnegative();
+const textSchema = z
+  .string()
+  .nullish()
+  .transform((text) => text?.trim() ?? '');
+
+const nodeSchema = z.object({
+  kname: z.string().min(1),
+  path: z.string().startsWith('/'),
+  type: z.string(),
+  size: z.union([z.null().transform(() => 0), countSchema]),
+  model: textSchema,
+  serial: textSchema,
+  wwn: textSchema,
+  'log-sec': countSchema,
+  'phy-sec': countSchema,
+  rota: flagSchema,
+  rm: flagSchema,
+  tran: textSchema,
+  fstype: textSchema,
+  label: textSchema,
+  /** in 512-byte sectors, whatever the disk's own are */
+  start: z.union([z.null(), countSchema]).optional(),
+  mountpoints: z
+    .array(z.string().nullable())
+    .nullish()
+    .transform((paths) => (paths ?? []).filter((path) => path !== null)),
+  get children() {
+    return z.array(nodeSchema).default([]);
+  },
+});
+export type LsblkNode = z.infer<typeof nodeSchema>;
+const lsblkSchema = z.object({ blockdevices: z.array(nodeSchema) });
+
+/** @throws ImagingError TOOL_FAILED: lsblk printed something else */
+export const parseLsblk = (json: string): LsblkNode[] => {
+  try {
+    return lsblkSchema.parse(JSON.parse(json)).blockdevices;
+  } catch (cause) {
+    throw new ImagingError('TOOL_FAILED', 'Cannot list disks: lsblk printed something unexpected', { cause });
+  }
+};
+
+/** One top-level device of lsblk's tree as a disk. `numbers`: kernel name of a partition -> its number. */
+export const toDisk = (
+  node: LsblkNode,
+  sysfs: SysfsDisk,
+  numbers: ReadonlyMap<string, number>,
+  includeLoop = false,
+): Disk => {
+  const skipped = whySkipped(node, includeLoop);
+  const named = whyOnlyWhenNamed(node, sysfs);
+  const serial = machineTextSchema.parse(node.serial || sysfs.serial || '');
+  const wwn = machineTextSchema.parse(node.wwn || sysfs.wwn || '');
+  return {
+    name: node.kname,
+    path: node.path,
+    ...(node.model ? { model: machineTextSchema.parse(node.model) } : {}),
+    ...(serial ? { serial } : {}),
+    ...(wwn ? { wwn } : {}),
+    size: node.size,
+    logicalSectorSize: node['log-sec'],
+    physicalSectorSize: node['phy-sec'],
+    rotational: node.rota,
+    removable: node.rm || sysfs.card,
+    readOnly: sysfs.hardwareReadOnly || node.type === 'rom',
+    ...(node.tran ? { transport: node.tran } : {}),
+    ...(skipped ? { skipped } : {}),
+    ...(named ? { onlyWhenNamed: named } : {}),
+    sequence: sysfs.sequence,
+    mounts: mountsOf(node),
+    partitions: node.children.flatMap((child) => {
+      const number = numbers.get(child.kname);
+      if (number === undefined) return [];
+      const { path, size, fstype, label } = child;
+      return [{ path, number, start: (child.start ?? 0) * 512, size, filesystem: fstype, label }];
+    }),
+  };
+};
+
+const mountsOf = (node: LsblkNode): string[] => [...node.mountpoints, ...node.children.flatMap(mountsOf)];
+
+/** Kernel names that lsblk calls `disk` and that nobody installs a system on. */
+const notDisks: readonly [RegExp, string][] = [
+  [/^zram/, 'compressed memory'],
+  [/^ram/, 'memory'],
+  [/^fd/, 'floppy drive'],
+  [/^mmcblk\d+(boot|gp)\d+$/, 'hardware partition of an eMMC'],
+  [/^mmcblk\d+rpmb$/, 'protected area of an eMMC'],
+  [/^mtdblock/, 'flash chip'],
+  [/^nbd/, 'network block device'],
+];
+
+const whySkipped = (node: LsblkNode, includeLoop: boolean): string | undefined => {
+  if (node.type === 'loop') {
+    if (!includeLoop) return 'loop device';
+  } else if (node.type === 'rom') return 'optical drive';
+  else if (node.type !== 'disk') return `${node.type} device`;
+  const other = notDisks.find(([name]) => name.test(node.kname));
+  if (other) return other[1];
+  if (node.size === 0) return 'no medium';
+  // writing to one member damages the set; firmware RAID shows members as plain disks
+  if (/_raid_member$/.test(node.fstype)) return `member of a RAID set (${node.fstype})`;
+  return undefined;
+};
+
+const whyOnlyWhenNamed = (node: LsblkNode, sysfs: SysfsDisk): string | undefined => {
+  if (node.tran === 'usb') return 'USB';
+  if (sysfs.card) return 'memory card';
+  if (node.rm) return 'removable';
+  if (node.tran === 'fc' || node.tran === 'iscsi' || node.tran === 'fcoe') return 'storage network';
+  return undefined;
+};
