@@ -1,0 +1,241 @@
+import { pathToFileURL } from 'node:url';
+import pino from 'pino';
+import yargs, { type Argv } from 'yargs';
+import { isImagingError } from '../agent/errors.ts';
+import { taskTypes } from '../agent/protocol/index.ts';
+import { type ApiOptions, commandContext } from './cli/command.ts';
+import * as host from './cli/host.ts';
+import * as image from './cli/image.ts';
+import * as task from './cli/task.ts';
+import { startServer } from './serve.ts';
+import { defaultSettings } from './settings.ts';
+
+export const DEFAULT_PORT = 8080;
+const DEFAULT_DATA = 'data';
+
+/** `fog-server`: the server and, over its HTTP API, everything that the server can do. @returns the exit code */
+export const main = async (args: readonly string[]): Promise<number> => {
+  let exitCode = 0;
+  const ends = (code: number): void => {
+    exitCode = code;
+  };
+  try {
+    await cli(args, ends).parseAsync();
+  } catch (error) {
+    // a wrong command line has been explained by yargs; refusals have a code, the rest is a defect
+    if (isImagingError(error)) console.error(`${error.message} [${error.code}]`);
+    else if (!(error instanceof UsageError)) console.error(error);
+    return error instanceof UsageError ? 2 : 1;
+  }
+  return exitCode;
+};
+
+class UsageError extends Error {}
+
+const cli = (args: readonly string[], ends: (code: number) => void) =>
+  yargs([...args])
+    .scriptName('fog-server')
+    .exitProcess(false)
+    .strict()
+    .demandCommand(1, 'Say what to do')
+    .version(false)
+    .help()
+    .fail((message, error, usage) => {
+      if (error) throw error;
+      console.error(`${usage.help()}\n\n${message}`);
+      throw new UsageError(message);
+    })
+    .option('data', {
+      type: 'string',
+      default: process.env['FOG_DATA'] ?? DEFAULT_DATA,
+      describe: 'data folder of the server',
+    })
+    .command('serve', 'run the server', serveOptions, serve)
+    .command('host', 'machines', (y) => hostCommands(api(y)))
+    .command('image', 'images and their versions', (y) => imageCommands(api(y), ends))
+    .command('task', 'tasks', (y) => taskCommands(api(y), ends));
+
+const api = (y: Argv) =>
+  y
+    .option('data', { type: 'string', default: process.env['FOG_DATA'] ?? DEFAULT_DATA })
+    .option('server', {
+      type: 'string',
+      default: process.env['FOG_SERVER'] ?? `http://127.0.0.1:${DEFAULT_PORT}`,
+      describe: 'URL of the server (FOG_SERVER)',
+    })
+    .option('token', {
+      type: 'string',
+      default: process.env['FOG_TOKEN'],
+      defaultDescription: 'FOG_TOKEN, else <data>/admin-token',
+      describe: 'admin token',
+    })
+    .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
+    .demandCommand(1, 'Say what to do');
+
+const context = (options: ApiOptions) => commandContext(options);
+
+const serveOptions = (y: Argv) =>
+  y
+    .option('data', { type: 'string', default: process.env['FOG_DATA'] ?? DEFAULT_DATA })
+    .option('host', { type: 'string', default: '0.0.0.0', describe: 'address to listen on' })
+    .option('port', { type: 'number', default: DEFAULT_PORT, describe: '0 takes a free one' })
+    .option('artefacts', { type: 'string', describe: 'folder with kernel, initramfs and artefacts.json' })
+    .option('register-unknown', {
+      type: 'boolean',
+      default: false,
+      describe: 'register machines at their first network boot, with an inventory',
+    })
+    .option('slots', { type: 'number', default: 10, describe: 'imaging tasks at a time' })
+    .option('log-level', { type: 'string', default: 'info', choices: ['debug', 'info', 'warn', 'error'] });
+
+const serve = async (argv: Awaited<ReturnType<typeof serveOptions>['argv']>): Promise<void> => {
+  const log = pino({ level: argv.logLevel }, pino.destination({ dest: 2, sync: true }));
+  const server = await startServer({
+    data: argv.data,
+    host: argv.host,
+    port: argv.port,
+    registerUnknown: argv.registerUnknown,
+    settings: { queue: { ...defaultSettings.queue, slots: argv.slots } },
+    log,
+    ...(argv.artefacts === undefined ? {} : { artefacts: argv.artefacts }),
+  });
+  console.log(`fog-server: ${server.url} (token in ${argv.data}/admin-token)`);
+  await new Promise<void>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
+  });
+  await server.close();
+};
+
+const hostCommands = (y: ReturnType<typeof api>) =>
+  y
+    .command(
+      'add <name> <mac..>',
+      'register a machine',
+      (c) =>
+        c
+          .positional('name', { type: 'string', demandOption: true })
+          .positional('mac', { type: 'string', array: true, demandOption: true })
+          .options(diskOptions),
+      (argv) => host.addHost(context(argv), { name: argv.name, macs: argv.mac, ...diskOf(argv) }),
+    )
+    .command(
+      'list',
+      'all machines',
+      (c) => c,
+      (argv) => host.listHosts(context(argv)),
+    )
+    .command('show <host>', 'one machine: id, name or MAC', hostKey, (argv) =>
+      host.showHost(context(argv), argv.host),
+    )
+    .command('remove <host>', 'forget a machine', hostKey, (argv) =>
+      host.removeHost(context(argv), argv.host),
+    );
+
+const hostKey = (y: ReturnType<typeof api>) => y.positional('host', { type: 'string', demandOption: true });
+
+const imageCommands = (y: ReturnType<typeof api>, ends: (code: number) => void) =>
+  y
+    .command(
+      'list',
+      'all images',
+      (c) => c,
+      (argv) => image.listImages(context(argv)),
+    )
+    .command('show <image>', 'versions of NAME, or the manifest of NAME@N', imageKey, (argv) =>
+      image.showImage(context(argv), argv.image),
+    )
+    .command(
+      'verify <image>',
+      'read every chunk of NAME@N, or of all versions; exit 1 if hurt',
+      imageKey,
+      async (argv) => ends(await image.verifyImage(context(argv), argv.image)),
+    )
+    .command('remove <image>', 'delete NAME@N, or NAME with all its versions', imageKey, (argv) =>
+      image.removeImage(context(argv), argv.image),
+    );
+
+const imageKey = (y: ReturnType<typeof api>) =>
+  y.positional('image', { type: 'string', demandOption: true, describe: 'NAME or NAME@VERSION' });
+
+const taskCommands = (y: ReturnType<typeof api>, ends: (code: number) => void) =>
+  y
+    .command('add <type> <host>', 'queue a task', taskOptions, async (argv) => {
+      const id = await task.addTask(context(argv), taskBody(argv));
+      if (argv.wait) ends(await wait(argv, id));
+    })
+    .command(
+      'list',
+      'newest tasks',
+      (c) => c.option('host', { type: 'string' }).option('open', { type: 'boolean', describe: 'not ended' }),
+      (argv) => task.listTasks(context(argv), argv),
+    )
+    .command('show <id>', 'one task with its result', taskKey, (argv) =>
+      task.showTask(context(argv), argv.id),
+    )
+    .command('cancel <id>', 'end a task', taskKey, (argv) => task.cancelTask(context(argv), argv.id))
+    .command('log <id>', "the agent's log", taskKey, (argv) =>
+      task.taskLog(context(argv), argv.id, console.log),
+    )
+    .command(
+      'wait <id>',
+      'until it has ended; exit 0 succeeded, 1 failed, 3 cancelled, 4 lost',
+      taskKey,
+      async (argv) => ends(await wait(argv, argv.id)),
+    );
+
+const taskKey = (y: ReturnType<typeof api>) => y.positional('id', { type: 'string', demandOption: true });
+
+const wait = (argv: ApiOptions, id: string): Promise<number> =>
+  task.waitForTask(context(argv), id, { onChange: (line) => console.error(line) });
+
+const diskOptions = {
+  'disk-serial': { type: 'string', describe: 'the disk that is meant: its serial number' },
+  'disk-wwn': { type: 'string', describe: 'the disk that is meant: its WWN' },
+  'disk-size': { type: 'number', describe: 'the disk that is meant: its exact size in bytes' },
+} as const;
+
+const taskOptions = (y: ReturnType<typeof api>) =>
+  y
+    .positional('type', { choices: taskTypes, demandOption: true })
+    .positional('host', { type: 'string', demandOption: true, describe: 'id, name or MAC' })
+    .option('image', { type: 'string', describe: 'NAME to capture; NAME or NAME@VERSION to deploy' })
+    .options(diskOptions)
+    .option('level', { type: 'number', describe: 'capture: zstd level' })
+    .option('verify', { choices: ['sample', 'all'] as const, describe: 'deploy: what to read back' })
+    .option('grow', { type: 'boolean', describe: 'deploy: fill a larger disk (--no-grow)' })
+    .option('dry-run', { type: 'boolean', describe: 'deploy: plan and show, write nothing' })
+    .option('after', { choices: ['reboot', 'poweroff', 'stay'] as const, default: 'reboot' as const })
+    .option('wait', { type: 'boolean', default: false, describe: 'wait for its end as `task wait` does' });
+
+const taskBody = (argv: Awaited<ReturnType<typeof taskOptions>['argv']>) => ({
+  host: argv.host,
+  type: argv.type,
+  after: argv.after,
+  params: {
+    ...(argv.image === undefined ? {} : imageOf(argv.type, argv.image)),
+    ...diskOf(argv),
+    ...defined({ level: argv.level, verify: argv.verify, grow: argv.grow, dryRun: argv.dryRun }),
+  },
+});
+
+const imageOf = (type: string, text: string) => {
+  if (type !== 'deploy') return { image: text };
+  const { name, version } = image.parseImage(text);
+  return { image: name, ...(version === undefined ? {} : { version }) };
+};
+
+const diskOf = (argv: {
+  diskSerial?: string | undefined;
+  diskWwn?: string | undefined;
+  diskSize?: number | undefined;
+}) => {
+  const disk = defined({ serial: argv.diskSerial, wwn: argv.diskWwn, size: argv.diskSize });
+  return Object.keys(disk).length > 0 ? { disk } : {};
+};
+
+const defined = (values: Record<string, unknown>): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  process.exitCode = await main(process.argv.slice(2));
+}

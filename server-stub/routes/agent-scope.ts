@@ -1,0 +1,64 @@
+import type { FastifyRequest } from 'fastify';
+import { ImagingError } from '../../agent/errors.ts';
+import type { TaskParams } from '../../agent/protocol/index.ts';
+import { bearerOf } from '../http/bearer.ts';
+import type { TaskRow } from '../queue/task-row.ts';
+import type { State } from '../state.ts';
+import { findTask } from '../store/tasks.ts';
+import { acceptSession } from '../store/tokens.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** the host whose session this request is of; empty where no session is needed */
+    hostId: string;
+  }
+}
+
+/** onRequest hook of the agent's routes: the session token says which machine is speaking. */
+export const requireSession =
+  (state: State) =>
+  async (request: FastifyRequest): Promise<void> => {
+    const { hostId } = await acceptSession(state.db, bearerOf(request));
+    request.hostId = hostId;
+    state.seen(hostId);
+  };
+
+/**
+ * A task of the speaking machine. Another machine's task is answered as if it did not exist.
+ * @throws ImagingError NOT_FOUND
+ */
+export const ownTask = async (state: State, request: FastifyRequest, id: string): Promise<TaskRow> => {
+  const row = state.board.live(id)?.row ?? (await findTask(state.db, id))?.row;
+  if (!row || row.hostId !== request.hostId) {
+    throw new ImagingError('NOT_FOUND', `Cannot find task ${id}: this machine has no such task`);
+  }
+  return row;
+};
+
+/**
+ * The deploy that this machine is running, if it is of this version: all that it may read of images.
+ * @throws ImagingError NOT_FOUND
+ */
+export const requireDeployOf = (
+  state: State,
+  request: FastifyRequest,
+  image: string,
+  version: number,
+): TaskRow => {
+  const row = leasedTasks(state, request).find((task) => {
+    if (task.type !== 'deploy') return false;
+    const params = task.params as TaskParams<'deploy'>;
+    return params.image === image && params.version === version;
+  });
+  if (!row) {
+    throw new ImagingError('NOT_FOUND', `Cannot read ${image}@${version}: this machine is not deploying it`);
+  }
+  return row;
+};
+
+/** Tasks that the speaking machine holds now. A silent one is held: only a new check-in takes it away. */
+export const leasedTasks = (state: State, request: FastifyRequest): TaskRow[] =>
+  state.board
+    .open()
+    .map(({ row }) => row)
+    .filter(({ hostId, state: s }) => hostId === request.hostId && (s === 'running' || s === 'silent'));

@@ -1,0 +1,45 @@
+import { z } from 'zod';
+import { ImagingError } from '../../agent/errors.ts';
+import { imageNameSchema, type TaskType, taskParamsSchemas } from '../../agent/protocol/index.ts';
+import type { State } from '../state.ts';
+import type { Host } from '../store/hosts.ts';
+import { newestVersion, versionExists } from '../store/images.ts';
+
+/**
+ * Parameters of a new task, complete: the host's disk hint where none is given, the newest version where a
+ * deploy names none, defaults of the schema. Every attempt then does the same.
+ *
+ * @throws ImagingError BAD_REQUEST, IMAGE_NOT_FOUND
+ */
+export const taskParams = async (
+  state: State,
+  host: Host,
+  type: TaskType,
+  given: Record<string, unknown>,
+): Promise<unknown> => {
+  const params = { ...given };
+  if (type !== 'inventory' && params['disk'] === undefined && host.disk) params['disk'] = host.disk;
+  if (type === 'deploy') await fixVersion(state, params);
+  const parsed = taskParamsSchemas[type].safeParse(params);
+  if (!parsed.success) {
+    throw new ImagingError(
+      'BAD_REQUEST',
+      `Cannot add the task: params: ${z.prettifyError(parsed.error).replaceAll('\n', ' ')}`,
+      { details: { issues: parsed.error.issues.map(({ path, message }) => ({ path, message })) } },
+    );
+  }
+  return parsed.data;
+};
+
+const fixVersion = async (state: State, params: Record<string, unknown>): Promise<void> => {
+  const image = imageNameSchema.safeParse(params['image']);
+  // the task's own schema says what is wrong with the name
+  if (!image.success) return;
+  const version = params['version'] ?? (await newestVersion(state.db, image.data));
+  const found = typeof version === 'number' && (await versionExists(state.db, image.data, version));
+  if (!found) {
+    const which = params['version'] === undefined ? image.data : `${image.data}@${String(params['version'])}`;
+    throw new ImagingError('IMAGE_NOT_FOUND', `Cannot add the task: there is no image ${which}`);
+  }
+  params['version'] = version;
+};

@@ -1,0 +1,124 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { createEventHub, type EventHub, type ServerEvent } from './events.ts';
+import { type Board, openBoard } from './queue/board.ts';
+import { defaultSettings, type Settings } from './settings.ts';
+import { type Database, openDatabase } from './store/database.ts';
+import { recordEvent } from './store/event-log.ts';
+import { saveLastSeen } from './store/hosts.ts';
+import { openSigningKey, type SigningKey } from './store/keys.ts';
+import { newToken, secretFile } from './store/secrets.ts';
+
+/** Where everything lies: one folder that can be backed up, moved and deleted as one. */
+export interface DataPaths {
+  root: string;
+  chunks: string;
+  images: string;
+  uploads: string;
+}
+
+/** What the routes work with. */
+export interface State {
+  paths: DataPaths;
+  settings: Settings;
+  db: Database;
+  hub: EventHub;
+  board: Board;
+  key: SigningKey;
+  adminToken: string;
+  registerUnknown: boolean;
+  now: () => number;
+  /** keep an event in the database, then tell the viewers */
+  announce(event: ServerEvent): Promise<void>;
+  /** a machine was heard of */
+  seen(hostId: string): void;
+  close(): Promise<void>;
+}
+
+export interface StateOptions {
+  data: string;
+  settings?: Partial<Settings>;
+  registerUnknown?: boolean;
+  now?: () => number;
+  onError?: (error: unknown) => void;
+}
+
+/** Open the data folder: database to its newest schema, keys, queue, timers. */
+export const openState = async (options: StateOptions): Promise<State> => {
+  const { now = Date.now, registerUnknown = false, onError = console.error } = options;
+  const settings = { ...defaultSettings, ...options.settings };
+  const paths = dataPaths(options.data);
+  const adminToken = secretFile(join(paths.root, 'admin-token'), () => `${newToken()}\n`).trim();
+  const key = openSigningKey(paths.root);
+  const db = await openDatabase(join(paths.root, 'fog.sqlite'));
+  const hub = createEventHub();
+  const announce = async (event: ServerEvent): Promise<void> => {
+    await recordEvent(db, event, new Date(now()));
+    hub.publish(event);
+  };
+  const board = await openBoard({ db, hub, announce, settings, now });
+  const lastSeen = new Map<string, number>();
+  const saveSeen = async (): Promise<void> => {
+    const seen = new Map(lastSeen);
+    lastSeen.clear();
+    await saveLastSeen(db, seen);
+  };
+  const timers = [
+    every(settings.sweepMs, () => board.sweep(), onError),
+    every(settings.saveMs, saveSeen, onError),
+  ];
+  return {
+    paths,
+    settings,
+    db,
+    hub,
+    board,
+    key,
+    adminToken,
+    registerUnknown,
+    now,
+    announce,
+    seen: (hostId) => lastSeen.set(hostId, now()),
+    close: async () => {
+      await Promise.all(timers.map((stop) => stop()));
+      await board.close();
+      await saveSeen();
+      await db.destroy();
+    },
+  };
+};
+
+const dataPaths = (root: string): DataPaths => {
+  const paths = {
+    root,
+    chunks: join(root, 'chunks'),
+    images: join(root, 'images'),
+    uploads: join(root, 'uploads'),
+  };
+  mkdirSync(root, { recursive: true, mode: 0o750 });
+  for (const folder of [paths.chunks, paths.images, paths.uploads]) mkdirSync(folder, { recursive: true });
+  return paths;
+};
+
+/** Repeat a job, never two at a time. @returns stops it and waits for the one under way */
+const every = (
+  ms: number,
+  job: () => Promise<void>,
+  onError: (error: unknown) => void,
+): (() => Promise<void>) => {
+  let running: Promise<void> = Promise.resolve();
+  let busy = false;
+  const timer = setInterval(() => {
+    if (busy) return;
+    busy = true;
+    running = job()
+      .catch(onError)
+      .finally(() => {
+        busy = false;
+      });
+  }, ms);
+  return () => {
+    clearInterval(timer);
+    return running;
+  };
+};
