@@ -17,6 +17,8 @@ export interface Arena {
   readonly buffer: SharedArrayBuffer;
   /** Waits, first come first served, until so many bytes are free. */
   allocate(bytes: number, signal?: AbortSignal): Promise<Region>;
+  /** The same without waiting: undefined if it would have to. */
+  tryAllocate(bytes: number): Region | undefined;
 }
 
 interface Waiter {
@@ -66,13 +68,16 @@ export const createArena = (size: number): Arena => {
     }
   };
 
+  const tryAllocate = (bytes: number): Region | undefined =>
+    waiting.length === 0 ? take(roundUp(bytes)) : undefined;
+
   const allocate = async (bytes: number, signal?: AbortSignal): Promise<Region> => {
-    const rounded = Math.max(PAGE, Math.ceil(bytes / PAGE) * PAGE);
+    const rounded = roundUp(bytes);
     if (rounded > buffer.byteLength) {
       throw new ImagingError('INTERNAL', `Cannot hold ${bytes} bytes: the pool has ${buffer.byteLength}`);
     }
     signal?.throwIfAborted();
-    const region = waiting.length === 0 ? take(rounded) : undefined;
+    const region = tryAllocate(bytes);
     if (region) return region;
     return await new Promise<Region>((resolve, reject) => {
       const waiter: Waiter = {
@@ -91,8 +96,10 @@ export const createArena = (size: number): Arena => {
     });
   };
 
-  return { size: buffer.byteLength, buffer, allocate };
+  return { size: buffer.byteLength, buffer, allocate, tryAllocate };
 };
+
+const roundUp = (bytes: number): number => Math.max(PAGE, Math.ceil(bytes / PAGE) * PAGE);
 
 // in Node, but declared only by the browser's type library
 declare const WebAssembly: {

@@ -21,4 +21,6 @@ export interface ChunkSource {
    * @throws ImagingError CHUNK_MISSING, CHUNK_CORRUPT (the store found it itself), SERVER_UNREACHABLE
    */
   fetch(ids: readonly string[], signal: AbortSignal): AsyncIterable<StoredChunk>;
+  /** Where the frame lies as a file of this machine: worker threads then read it themselves. */
+  path?(id: string): string;
 }

@@ -33,6 +33,8 @@ export interface Jobs {
     job: { at: number; length: number; id: string; limit: number | null; path: string };
     result: Record<string, never>;
   };
+  /** Make written files durable, then give them their names, then make the names durable. */
+  publish: { job: { files: { from: string; to: string }[]; root: string }; result: Record<string, never> };
   /** Check a chunk: file or frame in memory. */
   check: {
     job: { frame: FrameAt; id: string; limit: number };

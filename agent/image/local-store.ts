@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { constants } from 'node:fs';
-import { access, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { access, mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { hasCode, ImagingError, isErrno } from '../errors.ts';
 import { frameLimit } from '../protocol/agent-api.ts';
 import type { ChunkSink, ChunkSource, StoredChunk } from './chunk-store.ts';
 import { openFrame } from './codec.ts';
-import type { ChunkPool } from './pool.ts';
+import { type ChunkPool, SYNC_THREADS } from './pool.ts';
+import { publishFiles } from './publish.ts';
 
 export interface LocalStoreOptions {
   /** largest plain chunk that is taken, bytes; default 16 MiB, the format's limit */
@@ -116,22 +116,15 @@ export const openLocalStore = (
       await mkdir(temporary, { recursive: true });
       const limit = verifyOnPut ? maxChunk : null;
       await allSettled(files.map(({ chunk, written }) => checker.store(chunk, written, limit, signal)));
-      await allSettled(files.map(({ written }) => sync(written)));
       signal.throwIfAborted();
-      await publish(files.map(({ chunk, written }) => ({ from: written, to: path(chunk.id) })));
+      await checker.publish(
+        files.map(({ chunk, written }) => ({ from: written, to: path(chunk.id) })),
+        folder,
+      );
     } catch (error) {
       await Promise.all(files.map(({ written }) => rm(written, { force: true })));
       throw storeError(error);
     }
-  };
-
-  /** rename, then make the renames durable: each folder once, and the store's own for new folders */
-  const publish = async (files: { from: string; to: string }[]): Promise<void> => {
-    const folders = [...new Set(files.map(({ to }) => dirname(to)))];
-    const made = await Promise.all(folders.map((name) => mkdir(name, { recursive: true })));
-    await Promise.all(files.map(({ from, to }) => rename(from, to)));
-    await Promise.all(folders.map(sync));
-    if (made.some((name) => name !== undefined)) await sync(folder);
   };
 
   const read = async (id: string): Promise<Uint8Array> => {
@@ -213,6 +206,7 @@ interface Checker {
   /** check (unless `limit` is null) and write to the new file `path` */
   store(chunk: StoredChunk, path: string, limit: number | null, signal: AbortSignal): Promise<void>;
   checkFile(path: string, id: string, limit: number): Promise<void>;
+  publish(files: { from: string; to: string }[], root: string): Promise<void>;
 }
 
 const pooledChecker = (pool: ChunkPool): Checker => ({
@@ -228,6 +222,16 @@ const pooledChecker = (pool: ChunkPool): Checker => ({
   },
   checkFile: async (path, id, limit) => {
     await pool.run('check', { frame: { path }, id, limit });
+  },
+  publish: async (files, root) => {
+    // in parts: filesystems commit flushes that come at the same time together
+    const half = Math.ceil(files.length / SYNC_THREADS);
+    const parts = Array.from({ length: SYNC_THREADS }, (_, part) =>
+      files.slice(part * half, (part + 1) * half),
+    );
+    await allSettled(
+      parts.filter(({ length }) => length > 0).map((part) => pool.run('publish', { files: part, root })),
+    );
   },
 });
 
@@ -256,17 +260,8 @@ const inlineChecker = (): Checker => {
       });
       check(frame, id, limit);
     },
+    publish: async (files, root) => publishFiles(files, root),
   };
-};
-
-/** fsync of a file or folder */
-const sync = async (path: string): Promise<void> => {
-  const handle = await open(path, constants.O_RDONLY);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 };
 
 /** Wait for all, then fail with the first failure: nothing may still be at work while we clean up. */

@@ -5,6 +5,7 @@ import { sharedMemory } from './arena.ts';
 import { readChunk, writeChunk } from './chunk-io.ts';
 import { chunkId, compressFrame, openFrame } from './codec.ts';
 import type { FrameAt, JobKind, Jobs, StageSeconds } from './job.ts';
+import { publishFiles } from './publish.ts';
 
 type Performers = { [K in JobKind]: (job: Jobs[K]['job']) => Jobs[K]['result'] };
 
@@ -78,6 +79,11 @@ export const createPerformer = (shared: ArrayBufferLike): Performer => {
       const frame = view(at, length);
       if (limit !== null) timed('codec', () => openFrame(frame, plainScratch(limit), id));
       timed('write', () => writeNewFile(path, frame));
+      return {};
+    },
+
+    publish: ({ files, root }) => {
+      publishFiles(files, root);
       return {};
     },
 

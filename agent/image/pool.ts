@@ -47,13 +47,19 @@ interface Task {
   reject: (error: Error) => void;
 }
 
+/** `work` for everything that needs a core, `sync` for what only waits for the store's disk */
+type Lane = 'work' | 'sync';
+
 interface Thread {
   worker: Worker;
+  lane: Lane;
   tasks: Map<number, Task>;
   /** when it last ran out of work, ms; null while it has some */
   idleSince: number | null;
 }
 
+/** threads that only wait for the store's disk, so that no core does */
+export const SYNC_THREADS = 2;
 /** one job under way and one waiting in the thread: no gap between them, and order hardly suffers */
 const DEPTH = 2;
 const MIB = 1024 * 1024;
@@ -65,14 +71,14 @@ const workerUrl = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './w
 export const createPool = (options: PoolOptions = {}): ChunkPool => {
   const { workers = Math.min(8, Math.max(1, availableParallelism())), memory = 208 * MIB } = options;
   const arena = createArena(memory);
-  const queue: Task[] = [];
+  const queues = { work: [] as Task[], sync: [] as Task[] };
   const total = { ...noSeconds(), idle: 0 };
   let lastNumber = 0;
   let broken: ImagingError | undefined;
 
-  const start = (): Thread => {
-    const worker = new Worker(workerUrl, { workerData: { shared: arena.buffer }, name: 'chunks' });
-    const thread: Thread = { worker, tasks: new Map(), idleSince: performance.now() };
+  const start = (lane: Lane): Thread => {
+    const worker = new Worker(workerUrl, { workerData: { shared: arena.buffer }, name: `image-${lane}` });
+    const thread: Thread = { worker, lane, tasks: new Map(), idleSince: performance.now() };
     worker.unref();
     worker.on('message', (answer: JobAnswer) => settle(thread, answer));
     worker.on('error', (error) => fail(`a worker thread failed (${error.message})`, error));
@@ -84,7 +90,7 @@ export const createPool = (options: PoolOptions = {}): ChunkPool => {
     const task = thread.tasks.get(answer.number);
     thread.tasks.delete(answer.number);
     for (const stage of ['read', 'hash', 'codec', 'write'] as const) total[stage] += answer.seconds[stage];
-    feed();
+    feed(thread.lane);
     if (thread.tasks.size === 0) {
       thread.idleSince = performance.now();
       thread.worker.unref();
@@ -95,19 +101,28 @@ export const createPool = (options: PoolOptions = {}): ChunkPool => {
 
   const fail = (reason: string, cause?: unknown): void => {
     broken ??= new ImagingError('INTERNAL', `Cannot work on chunks: ${reason}`, { cause });
-    const left = [...queue.splice(0), ...threads.flatMap(({ tasks }) => [...tasks.values()])];
+    const left = [
+      ...queues.work.splice(0),
+      ...queues.sync.splice(0),
+      ...threads.flatMap(({ tasks }) => [...tasks.values()]),
+    ];
     for (const { tasks } of threads) tasks.clear();
     for (const task of left) task.reject(broken);
   };
 
-  const feed = (): void => {
+  const feed = (lane: Lane): void => {
+    const queue = queues[lane];
+    if (lane === 'sync' && queue.length > 0 && !threads.some((thread) => thread.lane === lane)) {
+      threads.push(...Array.from({ length: SYNC_THREADS }, () => start(lane)));
+    }
+    const own = threads.filter((thread) => thread.lane === lane);
     while (queue.length > 0) {
-      const thread = threads.reduce((least, other) => (other.tasks.size < least.tasks.size ? other : least));
+      const thread = own.reduce((least, other) => (other.tasks.size < least.tasks.size ? other : least));
       if (thread.tasks.size >= DEPTH) return;
       const task = queue.shift();
       if (!task) return;
       if (thread.idleSince !== null) {
-        total.idle += (performance.now() - thread.idleSince) / 1000;
+        if (lane === 'work') total.idle += (performance.now() - thread.idleSince) / 1000;
         thread.idleSince = null;
         thread.worker.ref();
       }
@@ -123,14 +138,17 @@ export const createPool = (options: PoolOptions = {}): ChunkPool => {
         return;
       }
       lastNumber += 1;
-      queue.push({ request: { number: lastNumber, kind, job }, resolve, reject });
-      feed();
+      const lane = kind === 'publish' ? 'sync' : 'work';
+      queues[lane].push({ request: { number: lastNumber, kind, job }, resolve, reject });
+      feed(lane);
     });
 
   const usage = (): PoolUsage => {
     const now = performance.now();
-    const current = threads.map(({ idleSince }) => (idleSince === null ? 0 : (now - idleSince) / 1000));
-    return { ...total, idle: total.idle + current.reduce((sum, seconds) => sum + seconds, 0) };
+    const idle = threads
+      .filter(({ lane }) => lane === 'work')
+      .map(({ idleSince }) => (idleSince === null ? 0 : (now - idleSince) / 1000));
+    return { ...total, idle: total.idle + idle.reduce((sum, seconds) => sum + seconds, 0) };
   };
 
   const close = async (): Promise<void> => {
@@ -147,7 +165,7 @@ export const createPool = (options: PoolOptions = {}): ChunkPool => {
     return region;
   };
 
-  const threads = Array.from({ length: workers }, start);
+  const threads = Array.from({ length: workers }, () => start('work'));
   return { workers, arena, run, locate, hold, usage, close };
 };
 
