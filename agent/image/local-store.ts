@@ -5,6 +5,7 @@ import { hasCode, ImagingError, isErrno } from '../errors.ts';
 import { frameLimit } from '../protocol/agent-api.ts';
 import type { ChunkSink, ChunkSource, StoredChunk } from './chunk-store.ts';
 import { openFrame } from './codec.ts';
+import { allSettled } from './lanes.ts';
 import { type ChunkPool, SYNC_THREADS } from './pool.ts';
 import { publishFiles } from './publish.ts';
 
@@ -262,12 +263,6 @@ const inlineChecker = (): Checker => {
     },
     publish: async (files, root) => publishFiles(files, root),
   };
-};
-
-/** Wait for all, then fail with the first failure: nothing may still be at work while we clean up. */
-const allSettled = async (promises: Promise<unknown>[]): Promise<void> => {
-  const results = await Promise.allSettled(promises);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
 };
 
 const storeError = (error: unknown): unknown => {

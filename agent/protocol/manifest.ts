@@ -95,7 +95,7 @@ export const manifestSchema = z.strictObject({
   image: imageNameSchema,
   version: versionNumberSchema,
   createdAt: timestampSchema,
-  /** how this system boots, from its partitions: an ESP makes it `uefi` */
+  /** how the captured machine was booted: the image is for machines that boot so */
   firmware: firmwareSchema,
   /** chunk grid, bytes, from each partition's first byte */
   chunkSize: z.number().int().min(65536).max(16777216),

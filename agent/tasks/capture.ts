@@ -59,7 +59,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
     image,
     version: upload.version,
     createdAt: new Date().toISOString(),
-    firmware: partitions.some(({ role }) => role === 'esp') ? 'uefi' : 'bios',
+    firmware: context.identity.firmware,
     chunkSize: CHUNK_SIZE,
     disks: [
       {
