@@ -1,18 +1,31 @@
+import { resolve } from 'node:path';
 import rateLimit from '@fastify/rate-limit';
 import { fastifySSE } from '@fastify/sse';
 import swagger from '@fastify/swagger';
-import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyPluginAsync,
+  LogController,
+} from 'fastify';
 import { jsonSchemaTransform, serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod';
+import { decideBoot } from './decide.ts';
 import { errorHandler, notFoundHandler } from './http/errors.ts';
+import { bootRoutes } from './netboot/boot-routes.ts';
 import { createAdminAuth } from './routes/admin-auth.ts';
 import { adminEventRoutes } from './routes/admin-events.ts';
 import { adminHostRoutes } from './routes/admin-hosts.ts';
+import { adminImageRoutes } from './routes/admin-images.ts';
 import { adminTaskRoutes } from './routes/admin-tasks.ts';
 import { checkInRoute } from './routes/agent-check-in.ts';
+import { agentImageRoutes } from './routes/agent-images.ts';
 import { requireSession } from './routes/agent-scope.ts';
 import { agentTaskRoutes } from './routes/agent-tasks.ts';
+import { agentToolPackRoutes } from './routes/agent-tool-packs.ts';
+import { agentUploadRoutes } from './routes/agent-uploads.ts';
 import { healthRoutes } from './routes/health.ts';
-import type { App } from './routes/types.ts';
+import { staticChunkRoutes } from './routes/static-chunks.ts';
+import { type App, room } from './routes/types.ts';
 import { openState, type State, type StateOptions } from './state.ts';
 
 export interface AppDeps extends StateOptions {
@@ -45,9 +58,10 @@ export const buildApp = async (deps: AppDeps): Promise<FastifyInstance> => {
     openapi: { info: { title: 'fog-ts server', version: '1' } },
     transform: jsonSchemaTransform,
   });
-  await app.register(async (open) => openRoutes(open as App, state));
-  await app.register(async (agent) => agentRoutes(agent as App, state));
-  await app.register(async (admin) => adminRoutes(admin as App, state));
+  await app.register(room((open) => openRoutes(open, state)));
+  if (deps.artefacts !== undefined) await app.register(netboot(state, resolve(deps.artefacts)));
+  await app.register(room((agent) => agentRoutes(agent, state, deps.artefacts)));
+  await app.register(room((admin) => adminRoutes(admin, state)));
   return app;
 };
 
@@ -69,25 +83,46 @@ const createApp = (log: FastifyBaseLogger | undefined): FastifyInstance => {
   return app;
 };
 
-const openRoutes = (app: App, state: State): void => {
+/** What firmware and boot loaders ask for: without a token, so with a limit. */
+const netboot = (state: State, artefactsFolder: string): FastifyPluginAsync =>
+  room(async (app) => {
+    const max = state.settings.openRequestsPerMinute;
+    app.addHook('onRequest', app.rateLimit({ max, timeWindow: 60_000 }));
+    await app.register(
+      bootRoutes({
+        artefactsFolder,
+        decide: (machine) => decideBoot(state, machine),
+        siteFor: (token, server) => ({ server, token, publicKey: state.key.publicKey }),
+        log: app.log,
+      }),
+    );
+  });
+
+const openRoutes = async (app: App, state: State): Promise<void> => {
   healthRoutes(app);
   checkInRoute(app, state);
+  await staticChunkRoutes(app, state);
 };
 
-const agentRoutes = (app: App, state: State): void => {
+const agentRoutes = async (app: App, state: State, artefacts: string | undefined): Promise<void> => {
   app.addHook('onRequest', requireSession(state));
   agentTaskRoutes(app, state);
+  await agentUploadRoutes(app, state);
+  agentImageRoutes(app, state);
+  agentToolPackRoutes(app, artefacts);
 };
 
 const adminRoutes = async (app: App, state: State): Promise<void> => {
   const auth = createAdminAuth(state);
   auth.routes(app);
-  await app.register(async (inner) => {
-    const guarded = inner as App;
-    guarded.addHook('onRequest', auth.require);
-    guarded.get('/api/openapi.json', { schema: { hide: true } }, () => guarded.swagger());
-    adminHostRoutes(guarded, state);
-    adminTaskRoutes(guarded, state);
-    adminEventRoutes(guarded, state);
-  });
+  await app.register(
+    room((guarded) => {
+      guarded.addHook('onRequest', auth.require);
+      guarded.get('/api/openapi.json', { schema: { hide: true } }, () => guarded.swagger());
+      adminHostRoutes(guarded, state);
+      adminImageRoutes(guarded, state);
+      adminTaskRoutes(guarded, state);
+      adminEventRoutes(guarded, state);
+    }),
+  );
 };

@@ -1,7 +1,11 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createEventHub, type EventHub, type ServerEvent } from './events.ts';
+import { type Library, openLibrary } from './images/library.ts';
+import { rebuildFromManifests } from './images/rebuild.ts';
+import { abandonUpload } from './images/uploads.ts';
 import { type Board, openBoard } from './queue/board.ts';
+import type { TaskRow } from './queue/task-row.ts';
 import { defaultSettings, type Settings } from './settings.ts';
 import { type Database, openDatabase } from './store/database.ts';
 import { recordEvent } from './store/event-log.ts';
@@ -24,6 +28,7 @@ export interface State {
   db: Database;
   hub: EventHub;
   board: Board;
+  library: Library;
   key: SigningKey;
   adminToken: string;
   registerUnknown: boolean;
@@ -56,7 +61,16 @@ export const openState = async (options: StateOptions): Promise<State> => {
     await recordEvent(db, event, new Date(now()));
     hub.publish(event);
   };
-  const board = await openBoard({ db, hub, announce, settings, now });
+  const library = openLibrary(paths);
+  const ended: { hook?: (row: TaskRow) => Promise<void> } = {};
+  const board = await openBoard({
+    db,
+    hub,
+    announce,
+    settings,
+    now,
+    onEnded: async (row) => ended.hook?.(row),
+  });
   const lastSeen = new Map<string, number>();
   const saveSeen = async (): Promise<void> => {
     const seen = new Map(lastSeen);
@@ -67,12 +81,13 @@ export const openState = async (options: StateOptions): Promise<State> => {
     every(settings.sweepMs, () => board.sweep(), onError),
     every(settings.saveMs, saveSeen, onError),
   ];
-  return {
+  const state: State = {
     paths,
     settings,
     db,
     hub,
     board,
+    library,
     key,
     adminToken,
     registerUnknown,
@@ -83,9 +98,15 @@ export const openState = async (options: StateOptions): Promise<State> => {
       await Promise.all(timers.map((stop) => stop()));
       await board.close();
       await saveSeen();
+      await library.close();
       await db.destroy();
     },
   };
+  ended.hook = (row) => abandonUpload(state, row.id);
+  for (const { folder, error } of await rebuildFromManifests(state)) {
+    onError(new Error(`Cannot serve the version in ${folder}`, { cause: error }));
+  }
+  return state;
 };
 
 const dataPaths = (root: string): DataPaths => {

@@ -9,10 +9,12 @@ import {
   taskAnswerSchema,
   taskResultSchema,
 } from '../../agent/protocol/index.ts';
+import { collectChunks } from '../images/remove.ts';
 import type { State } from '../state.ts';
 import { saveInventory } from '../store/hosts.ts';
 import { appendLog } from '../store/logs.ts';
 import { ownTask } from './agent-scope.ts';
+import { checkReportedChunks } from './reported-chunks.ts';
 import { requireProof } from './result-proof.ts';
 import type { App } from './types.ts';
 
@@ -85,6 +87,8 @@ export const agentTaskRoutes = (app: App, state: State): void => {
       const task = await ownTask(state, request, request.params.id);
       await requireProof(state, task, request.body);
       await state.board.finish(task.id, request.body);
+      await checkReportedChunks(state, request.body);
+      if (request.body.error?.code === 'STORE_FULL') await collectChunks(state);
       if (request.body.inventory) await saveInventory(state.db, task.hostId, request.body.inventory);
       request.log.info(
         { task: task.id, type: task.type, outcome: request.body.outcome, code: request.body.error?.code },

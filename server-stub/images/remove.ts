@@ -1,0 +1,64 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ImagingError } from '../../agent/errors.ts';
+import type { TaskParams } from '../../agent/protocol/index.ts';
+import type { State } from '../state.ts';
+import { allVersions, dropVersion, findVersion } from '../store/images.ts';
+import { syncPath } from './durable.ts';
+import { MANIFEST, versionFolder } from './version-folder.ts';
+
+/**
+ * Delete a version: its manifest first, which ends its existence, then the rest. Chunks that no version
+ * needs are swept by `collectChunks`.
+ *
+ * @throws ImagingError IMAGE_NOT_FOUND, CONFLICT (a task that has not ended deploys it)
+ */
+export const removeVersion = async (state: State, image: string, version: number): Promise<void> => {
+  if (!(await findVersion(state.db, image, version))) {
+    throw new ImagingError('IMAGE_NOT_FOUND', `Cannot remove ${image}@${version}: no such version`);
+  }
+  const user = state.board.open().find(({ row }) => {
+    const params = row.params as TaskParams<'deploy'>;
+    return row.type === 'deploy' && params.image === image && params.version === version;
+  });
+  if (user) {
+    throw new ImagingError('CONFLICT', `Cannot remove ${image}@${version}: task ${user.row.id} deploys it`);
+  }
+  const folder = versionFolder(state.paths.images, image, version);
+  await rm(join(folder, MANIFEST), { force: true });
+  await syncPath(folder);
+  await dropVersion(state.db, image, version);
+  state.library.forget(image, version);
+  await rm(folder, { recursive: true, force: true });
+  await state.announce({ kind: 'image', subject: image, data: { version, what: 'removed' } });
+};
+
+/**
+ * Mark and sweep: delete the chunks that no version needs and no open upload has pinned.
+ * @returns how many, and bytes of their files
+ */
+export const collectChunks = (state: State): Promise<{ chunks: number; bytes: number }> =>
+  state.library.lock.exclusive(async () => {
+    const needed = new Set<string>();
+    for (const { image, version } of await allVersions(state.db)) {
+      for (const id of (await state.library.indexOf(image, version)).ids) needed.add(id);
+    }
+    const pins = await state.db
+      .selectFrom('upload_pins')
+      .innerJoin('uploads', 'uploads.id', 'upload_pins.upload_id')
+      .select('chunk_id')
+      .where('uploads.state', '=', 'open')
+      .execute();
+    for (const { chunk_id } of pins) needed.add(chunk_id);
+    const stored = await state.db.selectFrom('chunks').select(['id', 'size']).execute();
+    const swept = { chunks: 0, bytes: 0 };
+    for (const { id, size } of stored) {
+      if (needed.has(id)) continue;
+      // the row goes first: a chunk that is listed must be there
+      await state.db.deleteFrom('chunks').where('id', '=', id).execute();
+      await state.library.store.remove(id);
+      swept.chunks += 1;
+      swept.bytes += size;
+    }
+    return swept;
+  });

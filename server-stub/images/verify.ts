@@ -1,0 +1,50 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ImagingError } from '../../agent/errors.ts';
+import type { VerifyAnswer } from '../api.ts';
+import type { State } from '../state.ts';
+import { damagedChunks, recordChunks } from '../store/chunks.ts';
+import { hashFile } from './durable.ts';
+import { checkChunks, chunksHealed } from './hurt.ts';
+import { filesOf, readVersion, versionFolder } from './version-folder.ts';
+
+/**
+ * Read and check everything that a version consists of: its files against the manifest, every chunk against
+ * its name. Versions that share a damaged chunk are marked as hurt with it; a chunk that was thought damaged
+ * and is sound (restored from a backup) is trusted again.
+ *
+ * @throws ImagingError IMAGE_NOT_FOUND, IMAGE_INVALID (an index cannot be read)
+ */
+export const verifyVersion = async (
+  state: State,
+  image: string,
+  version: number,
+  signal?: AbortSignal,
+): Promise<VerifyAnswer> => {
+  const folder = versionFolder(state.paths.images, image, version);
+  const signed = await readVersion(folder);
+  if (!signed)
+    throw new ImagingError('IMAGE_NOT_FOUND', `Cannot verify ${image}@${version}: no such version`);
+  const files: string[] = [];
+  for (const { name, size, sha256 } of filesOf(signed.manifest)) {
+    const found = await hashFile(join(folder, name)).catch(() => undefined);
+    if (found?.size !== size || found.sha256 !== sha256) files.push(name);
+  }
+  const { ids } = await state.library.indexOf(image, version);
+  const { damaged, missing } = await checkChunks(state, ids, signal);
+  await trustAgain(state, ids, new Set([...damaged, ...missing]));
+  return { image, version, checked: ids.size, damaged, missing, files };
+};
+
+const trustAgain = async (
+  state: State,
+  ids: ReadonlySet<string>,
+  bad: ReadonlySet<string>,
+): Promise<void> => {
+  const sound = [...ids].filter((id) => !bad.has(id));
+  const suspected = await damagedChunks(state.db, sound);
+  for (const id of suspected) {
+    await recordChunks(state.db, [{ id, size: (await stat(state.library.store.path(id))).size }]);
+  }
+  await chunksHealed(state, new Set(sound));
+};
