@@ -5,6 +5,7 @@ import { selectDisk } from '../disk/select.ts';
 import { type DiskTable, readTable } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
 import { captureRange } from '../image/capture.ts';
+import { chunkUsage } from '../image/grid.ts';
 import { manifestText, verifyManifest } from '../image/manifest.ts';
 import { createPool } from '../image/pool.ts';
 import type { ImagePartition, Manifest } from '../protocol/index.ts';
@@ -47,7 +48,6 @@ export const capture: Handler<'capture'> = async (task, context) => {
     level,
     uploadId: upload.uploadId,
     context,
-    used,
   });
 
   context.step('publish', { message: `version ${upload.version}` });
@@ -92,17 +92,22 @@ interface TransferOptions {
   contents: Content[];
   level: number;
   uploadId: string;
-  used: number;
   context: TaskContext;
 }
 
-const transfer = async ({ disk, contents, level, uploadId, used, context }: TransferOptions) => {
+const transfer = async ({ disk, contents, level, uploadId, context }: TransferOptions) => {
   const traffic: Traffic = { sent: 0, received: 0 };
   const tally = createTally(traffic);
   const files = new Map<string, Uint8Array>();
   const partitions: ImagePartition[] = [];
   const sink = serverSink(context.server, uploadId, traffic);
-  const step = context.step('transfer', { total: used });
+  const total = contents
+    .filter(({ partition }) => partition.method !== 'recreate')
+    .reduce(
+      (sum, { partition, extents }) => sum + chunkUsage(extents, CHUNK_SIZE, partition.size).usedBytes,
+      0,
+    );
+  const step = context.step('transfer', { total });
   const pool = createPool();
   try {
     for (const { partition, extents } of contents) {

@@ -4,7 +4,9 @@ import { discardRanges } from '../disk/discard.ts';
 import { removePartitions } from '../disk/partition-nodes.ts';
 import { removeTable } from '../disk/table.ts';
 import { deployRange } from '../image/deploy.ts';
+import { chunkUsage } from '../image/grid.ts';
 import { createPool } from '../image/pool.ts';
+import { decodeMap } from '../image/used-map.ts';
 import { readBack } from '../image/verify.ts';
 import type { Durable, Plan, PlannedPartition, TransferStats } from '../protocol/index.ts';
 import type { TaskContext } from './context.ts';
@@ -67,6 +69,8 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
         pool,
         durable: resumed[partition.name] ?? [],
         compare: 'sample',
+        rotational: claim.disk.rotational,
+        partition: partition.name,
         onProgress: step.add,
         onDurable: async (ranges) => {
           reached.ranges[partition.name] = ranges;
@@ -114,9 +118,7 @@ const contentOf = (
   map: fileOf(image, `${name}.map`),
 });
 
-const usedBytes = ({ name, contentSize }: PlannedPartition, image: FetchedImage): number => {
-  const partition = image.manifest.disks
-    .flatMap(({ partitions }) => partitions)
-    .find((part) => part.name === name);
-  return partition?.filesystem?.usedBytes ?? contentSize;
+const usedBytes = (partition: PlannedPartition, image: FetchedImage): number => {
+  const { extents, size } = decodeMap(contentOf(partition, image).map);
+  return chunkUsage(extents, image.manifest.chunkSize, size).usedBytes;
 };

@@ -1,0 +1,4 @@
+import { dirname } from 'node:path';
+
+/** The checkout. */
+export const root: string = dirname(dirname(import.meta.dirname));
