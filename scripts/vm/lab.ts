@@ -8,6 +8,8 @@ import { type Child, startChild } from './child.ts';
 export interface LabOptions {
   /** third and second octet of the network 10.x.y.0/24; default random in 10.64-127 */
   network?: string;
+  /** default true: answer IPv6 router solicitations, without which iPXE of 2019 waits 16 s for one */
+  routerAdvertisements?: boolean;
 }
 
 /**
@@ -96,6 +98,11 @@ export const createLab = async (options: LabOptions = {}): Promise<Lab> => {
     return child as Child;
   };
 
+  if (options.routerAdvertisements !== false) {
+    await inside('ip', ['addr', 'add', 'fd00:f09::1/64', 'dev', bridge, 'nodad']);
+    await startDnsmasqIn(namespace, advertiserConfig(bridge));
+  }
+
   return {
     ...{ namespace, bridge, network, address, hostAddress, folder, close, run: inside },
     addTap: async () => {
@@ -133,6 +140,21 @@ const foreignDhcpConfig = (network: string): string =>
     ],
     `dhcp-option=option:router,${network}.254`,
     '',
+  ].join('\n');
+
+/** Says that there is no IPv6 router here: lifetime 0. */
+const advertiserConfig = (bridge: string): string =>
+  [
+    ...[
+      'port=0',
+      'no-resolv',
+      'no-hosts',
+      `interface=${bridge}`,
+      'bind-interfaces',
+      'leasefile-ro',
+      'user=root',
+    ],
+    ...['enable-ra', `ra-param=${bridge},60,0`, `dhcp-range=::,constructor:${bridge},ra-only`, ''],
   ].join('\n');
 
 /** Namespaces of test processes that were killed: their process is gone. */

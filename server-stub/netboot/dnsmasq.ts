@@ -59,7 +59,9 @@ export const dnsmasqConfig = (options: DnsmasqOptions): string => {
 };
 
 /** `192.168.1.0/24` as address and netmask. @throws ImagingError CONFIG_INVALID */
-export const parseSubnet = (text: string): { address: string; netmask: string; contains(ip: string): boolean } => {
+export const parseSubnet = (
+  text: string,
+): { address: string; netmask: string; contains(ip: string): boolean } => {
   const match = /^([0-9.]+)\/([0-9]{1,2})$/.exec(text);
   const bits = Number(match?.[2]);
   if (!match || !isIPv4(match[1] as string) || bits < 8 || bits > 30) {
@@ -122,7 +124,8 @@ const leases = ({ mode, leaseFile }: DnsmasqOptions): string[] =>
   mode === 'proxy' || !leaseFile ? ['leasefile-ro'] : [`dhcp-leasefile=${parsePath(leaseFile)}`];
 
 const parseInterface = (text: string): string => {
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$/.test(text)) throw invalid('interface', text, 'not an interface name');
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,14}$/.test(text))
+    throw invalid('interface', text, 'not an interface name');
   return text;
 };
 

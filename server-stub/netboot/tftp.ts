@@ -26,5 +26,6 @@ export const prepareTftp = async (artefacts: string, folder: string, serverUrl: 
     }
     await chmod(join(folder, name), 0o644);
   }
-  for (const [name, text] of Object.entries(scripts)) await writeFile(join(folder, name), text, { mode: 0o644 });
+  for (const [name, text] of Object.entries(scripts))
+    await writeFile(join(folder, name), text, { mode: 0o644 });
 };
