@@ -148,6 +148,7 @@ export const openBoard = async (deps: BoardDeps): Promise<Board> => {
       attempt: 0,
       cancel: false,
       leaseUntil: null,
+      superseded: false,
       silentSince: null,
       waitingSince: null,
       createdAt: now(),
@@ -272,6 +273,7 @@ const differs = (before: TaskRow | undefined, after: TaskRow): boolean =>
   before.state !== after.state ||
   before.attempt !== after.attempt ||
   before.cancel !== after.cancel ||
+  before.superseded !== after.superseded ||
   before.silentSince !== after.silentSince;
 
 /** Listens from now on, so that a change between deciding and waiting is not missed. */

@@ -28,6 +28,7 @@ export const offer = (
   const asking: TaskRow = {
     ...task,
     state: 'waiting',
+    superseded: task.attempt > 0,
     silentSince: null,
     waitingSince: task.waitingSince ?? now,
     leaseUntil: now + limits.waitLeaseMs,
@@ -42,6 +43,7 @@ export const offer = (
   const started: TaskRow = {
     ...asking,
     state: 'running',
+    superseded: false,
     waitingSince: null,
     attempt: task.attempt + 1,
     leaseUntil: now + limits.leaseMs,
@@ -58,7 +60,7 @@ export const offer = (
  * @throws ImagingError LEASE_LOST (the task has ended, was never started, or is another attempt's)
  */
 export const renew = (task: TaskRow, attempt: number, now: number, limits: QueueLimits): TaskRow => {
-  const held = task.state === 'running' || task.state === 'silent';
+  const held = (task.state === 'running' || task.state === 'silent') && !task.superseded;
   if (!held || attempt !== task.attempt) {
     throw new ImagingError('LEASE_LOST', `Cannot go on with task ${task.id}: ${whyLost(task, attempt)}`, {
       details: { task: task.id, state: task.state, attempt: task.attempt, reported: attempt },
@@ -98,7 +100,9 @@ export const expire = (open: readonly TaskRow[], now: number, limits: QueueLimit
 /** A machine has booted anew: whatever it was doing, it is not doing it any more. */
 export const hostReturned = (open: readonly TaskRow[], hostId: string, now: number): TaskRow[] =>
   open.flatMap((task) =>
-    task.hostId === hostId && task.state === 'running' ? [gone(task, now, 'the machine was restarted')] : [],
+    task.hostId === hostId && (task.state === 'running' || task.state === 'silent')
+      ? [{ ...gone(task, now, 'the machine was restarted'), superseded: true }]
+      : [],
   );
 
 /** The server has started: nobody could report while it was down. */
@@ -163,5 +167,5 @@ const ended = (task: TaskRow, state: TaskState, reason: string | null, now: numb
 const whyLost = (task: TaskRow, attempt: number): string => {
   if (isFinal(task)) return `it has ended (${task.state})`;
   if (attempt !== task.attempt) return `attempt ${task.attempt} has taken over from attempt ${attempt}`;
-  return `it is ${task.state}`;
+  return task.superseded ? 'its machine has started anew' : `it is ${task.state}`;
 };

@@ -16,6 +16,8 @@ export interface TaskRow {
   readonly cancel: boolean;
   /** running and waiting: when the machine must have been heard of again */
   readonly leaseUntil: number | null;
+  /** its machine has booted anew or asked anew: nothing of the current attempt is believed any more */
+  readonly superseded: boolean;
   readonly silentSince: number | null;
   readonly waitingSince: number | null;
   readonly createdAt: number;

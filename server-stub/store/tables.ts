@@ -69,6 +69,7 @@ export interface TasksTable {
   attempt: number;
   cancel: number;
   lease_until: number | null;
+  superseded: number;
   silent_since: number | null;
   waiting_since: number | null;
   created_at: number;

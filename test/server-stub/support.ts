@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import type { ExecutionContext } from 'ava';
-import type { FastifyInstance, InjectOptions } from 'fastify';
+import type { FastifyInstance, InjectOptions, LightMyRequestResponse } from 'fastify';
 import { encodeCaibx } from '../../agent/image/caibx.ts';
 import type { StoredChunk } from '../../agent/image/chunk-store.ts';
 import { chunkId, compressFrame } from '../../agent/image/codec.ts';
@@ -19,7 +19,7 @@ export interface TestServer {
   /** of the fake clock: ms since 1970 */
   clock: { now: number };
   /** a request of the administrator */
-  admin(options: InjectOptions): ReturnType<FastifyInstance['inject']>;
+  admin(options: InjectOptions): Promise<LightMyRequestResponse>;
   close(): Promise<void>;
 }
 
@@ -57,8 +57,8 @@ export const testServer = async (t: ExecutionContext, deps: Partial<AppDeps> = {
 export interface TestAgent {
   hostId: string;
   session: string;
-  call(options: InjectOptions): ReturnType<FastifyInstance['inject']>;
-  post(path: string, payload?: object): ReturnType<FastifyInstance['inject']>;
+  call(options: InjectOptions): Promise<LightMyRequestResponse>;
+  post(path: string, payload?: object): Promise<LightMyRequestResponse>;
 }
 
 let lastMac = 0;

@@ -58,6 +58,7 @@ export const up = async (db: Kysely<unknown>): Promise<void> => {
     .addColumn('attempt', 'integer', (c) => c.notNull())
     .addColumn('cancel', 'integer', (c) => c.notNull())
     .addColumn('lease_until', 'bigint')
+    .addColumn('superseded', 'integer', (c) => c.notNull())
     .addColumn('silent_since', 'bigint')
     .addColumn('waiting_since', 'bigint')
     .addColumn('created_at', 'bigint', (c) => c.notNull())
