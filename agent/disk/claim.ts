@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { open, readFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { hasCode, ImagingError, isErrno } from '../errors.ts';
 import { run } from '../process/run.ts';
 import { flushDevice } from './device-io.ts';
@@ -45,10 +45,19 @@ export const claimDisk = async (disk: Disk, options: ClaimOptions = {}): Promise
   assertSame(disk, now);
   await assertUnused(now);
   const lock = await lockDisk(now.path);
+  const giveBack = async (): Promise<void> => {
+    try {
+      await mark(now.path, false);
+      await setFlag(now.path, 'ro');
+    } finally {
+      await lock.unlock();
+    }
+  };
   try {
+    await mark(now.path, true);
     await setFlag(now.path, 'rw');
   } catch (error) {
-    await setFlag(now.path, 'ro').finally(lock.unlock);
+    await giveBack();
     throw error;
   }
 
@@ -58,7 +67,7 @@ export const claimDisk = async (disk: Disk, options: ClaimOptions = {}): Promise
     try {
       await flushDevice(now.path);
     } finally {
-      await setFlag(now.path, 'ro').finally(lock.unlock);
+      await giveBack();
     }
   };
   const claim = {
@@ -139,6 +148,16 @@ const opensAlone = async (path: string): Promise<boolean> => {
     if (isErrno(error, 'EBUSY')) return false;
     throw error;
   }
+};
+
+/** The udev rule of the initramfs leaves partitions alone that appear on a disk marked here. */
+const CLAIMS = '/run/fog/claims';
+
+const mark = async (path: string, claimed: boolean): Promise<void> => {
+  const file = `${CLAIMS}/${kernelNameOf(path).replaceAll('/', '!')}`;
+  if (!claimed) return await rm(file, { force: true });
+  await mkdir(CLAIMS, { recursive: true });
+  await writeFile(file, `${process.pid}\n`);
 };
 
 /** Set disk and partitions writable or read-only, and see in sysfs that they are. */

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { ImagingError } from '../errors.ts';
+import { hasCode, ImagingError } from '../errors.ts';
+import { probe } from '../filesystem/probe.ts';
 import { run } from '../process/run.ts';
 import { type DiskFacts, machineTextSchema } from '../protocol/index.ts';
 import { readNumber, readSysfsDisk, type SysfsDisk, sysfsOf } from './sysfs.ts';
@@ -49,21 +50,44 @@ export const listDisks = async (options: ListDisksOptions = {}): Promise<Disk[]>
     ['--json', '--bytes', '--tree', '--output', columns.join(',')],
     options.signal ? { signal: options.signal } : {},
   );
-  const disks: Disk[] = [];
-  for (const node of parseLsblk(stdout)) {
-    const numbers = new Map<string, number>();
-    for (const child of node.children) {
-      const number = await readNumber(sysfsOf(child.kname), 'partition');
-      if (number !== null) numbers.set(child.kname, number);
-    }
-    disks.push(toDisk(node, await readSysfsDisk(node.kname), numbers, options.includeLoop === true));
+  return await Promise.all(
+    parseLsblk(stdout).map(async (node) => {
+      const contents = new Map<string, Content>();
+      const disk = toDisk(node, await readSysfsDisk(node.kname), contents, options.includeLoop === true);
+      if (disk.skipped) return disk;
+      for (const { kname, path } of [node, ...node.children]) {
+        const number = await readNumber(sysfsOf(kname), 'partition');
+        contents.set(kname, { number, ...(await look(path, options.signal)) });
+      }
+      return toDisk(node, await readSysfsDisk(node.kname), contents, options.includeLoop === true);
+    }),
+  );
+};
+
+/** What a disk or partition is found to be; lsblk itself only knows what udev has written down. */
+export interface Content {
+  /** null for a whole disk */
+  number: number | null;
+  type: string;
+  label: string;
+}
+
+/** A device that cannot be read is listed all the same: its table and capture will say what is wrong. */
+const look = async (
+  path: string,
+  signal: AbortSignal | undefined,
+): Promise<{ type: string; label: string }> => {
+  try {
+    return await probe(path, signal ? { signal } : {});
+  } catch (error) {
+    if (hasCode(error, 'TOOL_FAILED') || hasCode(error, 'TOOL_TIMEOUT')) return { type: '', label: '' };
+    throw error;
   }
-  return disks;
 };
 
 const columns = [
   ...['NAME', 'KNAME', 'PATH', 'TYPE', 'SIZE', 'MODEL', 'SERIAL', 'WWN', 'LOG-SEC', 'PHY-SEC', 'ROTA', 'RM'],
-  ...['TRAN', 'FSTYPE', 'LABEL', 'START', 'MOUNTPOINTS'],
+  ...['TRAN', 'START', 'MOUNTPOINTS'],
 ];
 
 // util-linux 2.37 and older print booleans and numbers of some columns as text
@@ -87,8 +111,6 @@ const nodeSchema = z.object({
   rota: flagSchema,
   rm: flagSchema,
   tran: textSchema,
-  fstype: textSchema,
-  label: textSchema,
   /** in 512-byte sectors, whatever the disk's own are */
   start: z.union([z.null(), countSchema]).optional(),
   mountpoints: z
@@ -111,14 +133,14 @@ export const parseLsblk = (json: string): LsblkNode[] => {
   }
 };
 
-/** One top-level device of lsblk's tree as a disk. `numbers`: kernel name of a partition -> its number. */
+/** One top-level device of lsblk's tree as a disk. `contents` by kernel name. Pure. */
 export const toDisk = (
   node: LsblkNode,
   sysfs: SysfsDisk,
-  numbers: ReadonlyMap<string, number>,
+  contents: ReadonlyMap<string, Content>,
   includeLoop = false,
 ): Disk => {
-  const skipped = whySkipped(node, includeLoop);
+  const skipped = whySkipped(node, contents.get(node.kname)?.type ?? '', includeLoop);
   const named = whyOnlyWhenNamed(node, sysfs);
   const serial = machineTextSchema.parse(node.serial || sysfs.serial || '');
   const wwn = machineTextSchema.parse(node.wwn || sysfs.wwn || '');
@@ -140,10 +162,11 @@ export const toDisk = (
     sequence: sysfs.sequence,
     mounts: mountsOf(node),
     partitions: node.children.flatMap((child) => {
-      const number = numbers.get(child.kname);
-      if (number === undefined) return [];
-      const { path, size, fstype, label } = child;
-      return [{ path, number, start: (child.start ?? 0) * 512, size, filesystem: fstype, label }];
+      const content = contents.get(child.kname);
+      if (!content || content.number === null) return [];
+      const { number, type, label } = content;
+      const start = (child.start ?? 0) * 512;
+      return [{ path: child.path, number, start, size: child.size, filesystem: type, label }];
     }),
   };
 };
@@ -161,7 +184,7 @@ const notDisks: readonly [RegExp, string][] = [
   [/^nbd/, 'network block device'],
 ];
 
-const whySkipped = (node: LsblkNode, includeLoop: boolean): string | undefined => {
+const whySkipped = (node: LsblkNode, content: string, includeLoop: boolean): string | undefined => {
   if (node.type === 'loop') {
     if (!includeLoop) return 'loop device';
   } else if (node.type === 'rom') return 'optical drive';
@@ -170,7 +193,7 @@ const whySkipped = (node: LsblkNode, includeLoop: boolean): string | undefined =
   if (other) return other[1];
   if (node.size === 0) return 'no medium';
   // writing to one member damages the set; firmware RAID shows members as plain disks
-  if (/_raid_member$/.test(node.fstype)) return `member of a RAID set (${node.fstype})`;
+  if (/_raid_member$/.test(content)) return `member of a RAID set (${content})`;
   return undefined;
 };
 

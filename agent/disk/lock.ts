@@ -5,8 +5,8 @@ const CONFLICT = 75;
 
 /**
  * Take the BSD lock on a whole disk until `unlock`. systemd-udevd leaves a locked disk alone: it
- * neither re-reads the partition table when a writer closes the disk (which would drop partitions
- * that were made known with addpart) nor runs rules for it (which would set it read-only again), see
+ * neither probes it while it is written to, nor re-reads its partition table when a writer closes it, nor
+ * runs rules for it (which would set new partitions read-only), see
  * https://systemd.io/BLOCK_DEVICE_LOCKING. Events wait until unlock: do not `udevadm settle` meanwhile.
  *
  * Node has no flock(2), so util-linux's holds it; it dies with this process (setpriv --pdeathsig).

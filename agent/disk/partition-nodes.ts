@@ -1,7 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 import type { Plan } from '../protocol/index.ts';
 import { assertClaim, type DiskClaim } from './claim.ts';
+import { flushDevice } from './device-io.ts';
 import { kernelNameOf, listNames, readAttribute, readNumber, sysfsOf } from './sysfs.ts';
 import type { DiskTable } from './table.ts';
 
@@ -11,13 +13,17 @@ interface Options {
   signal?: AbortSignal;
 }
 
-/** BLKPG counts in units of 512 bytes, whatever the disk's sectors are */
+/** sysfs counts in units of 512 bytes, whatever the disk's sectors are */
 const UNIT = 512;
 
 /**
- * Tell the kernel of the plan's partitions before a table exists, so that filesystem tools have
- * devices while the disk itself cannot boot. Resolves with name in the image (`p1`) -> device node,
- * each writable. An image of a whole disk without a table: its one content is the disk itself.
+ * Devices for the plan's partitions while the disk has no table and cannot boot: one loop device on
+ * each range of the disk (Debian 13 ships no addpart). Resolves with name in the image (`p1`) ->
+ * device node. An image of a whole disk without a table: its one content is the disk itself.
+ *
+ * Add them after the data was written, or flush them before a tool reads them: each node has a page
+ * cache of its own. What tools wrote reaches the disk with `removePartitions` (writeTable does it), or
+ * by flushing the node and then the disk.
  *
  * @throws ImagingError TOOL_FAILED, DISK_WRITE_FAILED
  */
@@ -30,34 +36,54 @@ export const addPartitions = async (
   if (plan.table === 'none') return new Map(plan.partitions.map(({ name }) => [name, claim.path]));
   await removePartitions(claim, options);
   const nodes = new Map<string, string>();
-  for (const { name, number, start, size } of plan.partitions) {
-    const node = await addPartition(claim.path, { number, start, size }, options);
+  for (const { name, start, size } of plan.partitions) {
+    const range = ['--offset', String(start), '--sizelimit', String(size)];
+    const sectors = ['--sector-size', String(plan.disk.logicalSectorSize)];
+    const args = ['--find', '--show', ...range, ...sectors, claim.path];
+    const node = (await run('losetup', args, options)).stdout.trim();
     nodes.set(name, node);
+    // a number that was read-only in its former life stays so
+    await run('blockdev', ['--setrw', node], options);
+    const folder = sysfsOf(kernelNameOf(node));
+    const actual = {
+      ro: await readAttribute(folder, 'ro'),
+      size: ((await readNumber(folder, 'size')) ?? 0) * UNIT,
+      offset: await readNumber(folder, 'loop/offset'),
+    };
+    if (actual.ro !== '0' || actual.size !== size || actual.offset !== start) {
+      throw new ImagingError(
+        'DISK_WRITE_FAILED',
+        `Cannot make a device for ${name}: ${node} is not as asked for`,
+        {
+          details: { wanted: { start, size }, actual },
+        },
+      );
+    }
   }
   return nodes;
 };
 
 /**
- * Make the kernel forget all partitions of the disk, and their page caches with them.
+ * Take back what addPartitions made, with all that was written through it, and make the kernel forget
+ * the partitions of the disk's table.
  *
- * @throws ImagingError TOOL_FAILED: one of them is in use
+ * @throws ImagingError DISK_IN_USE: one of them is in use
  */
 export const removePartitions = async (claim: DiskClaim, options: Options = {}): Promise<void> => {
   assertClaim(claim);
-  for (const { number } of await knownPartitions(claim.path)) {
-    await run('delpart', [claim.path, String(number)], options);
+  for (const node of await loopsOn(claim.path)) {
+    await flushDevice(node, options);
+    await detach(node, options);
   }
-  const left = await knownPartitions(claim.path);
-  if (left.length === 0) return;
-  throw new ImagingError(
-    'DISK_IN_USE',
-    `Cannot remove the partitions of ${claim.path}: ${left.length} remain`,
-  );
+  await flushDevice(claim.path, options);
+  for (const { number } of await knownPartitions(claim.path)) await forget(claim.path, number, options);
 };
 
 /**
  * After the table was written: make the kernel's partitions those of the table. What agrees stays as
  * it is, open files and all.
+ *
+ * @throws ImagingError TOOL_FAILED, DISK_WRITE_FAILED
  */
 export const syncPartitions = async (
   claim: DiskClaim,
@@ -65,16 +91,34 @@ export const syncPartitions = async (
   options: Options = {},
 ): Promise<void> => {
   assertClaim(claim);
-  const known = await knownPartitions(claim.path);
-  for (const one of known) {
-    if (!table.partitions.some((wanted) => isSame(one, wanted))) {
-      await run('delpart', [claim.path, String(one.number)], options);
+  const { path } = claim;
+  for (const one of await knownPartitions(path)) {
+    if (!table.partitions.some((wanted) => isSame(one, wanted))) await forget(path, one.number, options);
+  }
+  const known = await knownPartitions(path);
+  for (const wanted of table.partitions) {
+    const { number } = wanted;
+    if (!known.some((one) => isSame(one, wanted))) {
+      await run('partx', ['--add', '--nr', `${number}:${number}`, path], options);
+    }
+    const found = (await knownPartitions(path)).find((one) => one.number === number);
+    if (!found || !isSame(found, wanted)) {
+      throw new ImagingError(
+        'TOOL_FAILED',
+        `Cannot add partition ${number} of ${path}: the kernel has no such one`,
+      );
+    }
+    const node = partitionPath(path, number);
+    await run('blockdev', ['--setrw', node], options);
+    if ((await readAttribute(sysfsOf(kernelNameOf(node)), 'ro')) !== '0') {
+      throw new ImagingError('DISK_WRITE_FAILED', `Cannot write to ${node}: it stays read-only`);
     }
   }
-  for (const wanted of table.partitions) {
-    if (!known.some((one) => isSame(one, wanted))) await addPartition(claim.path, wanted, options);
-  }
 };
+
+/** Device node of a partition: sda1, but nvme0n1p1 and loop0p1. */
+export const partitionPath = (disk: string, number: number): string =>
+  `${disk}${/\d$/.test(disk) ? 'p' : ''}${number}`;
 
 interface Place {
   number: number;
@@ -84,28 +128,6 @@ interface Place {
 
 const isSame = (a: Place, b: Place): boolean =>
   a.number === b.number && a.start === b.start && a.size === b.size;
-
-/** Device node of a partition: sda1, but nvme0n1p1 and loop0p1. */
-export const partitionPath = (disk: string, number: number): string =>
-  `${disk}${/\d$/.test(disk) ? 'p' : ''}${number}`;
-
-const addPartition = async (disk: string, place: Place, options: Options): Promise<string> => {
-  const { number, start, size } = place;
-  await run('addpart', [disk, String(number), String(start / UNIT), String(size / UNIT)], options);
-  const found = (await knownPartitions(disk)).find((known) => known.number === number);
-  if (!found || !isSame(found, place)) {
-    throw new ImagingError(
-      'TOOL_FAILED',
-      `Cannot add partition ${number} to ${disk}: the kernel has no such one`,
-    );
-  }
-  const node = partitionPath(disk, number);
-  await run('blockdev', ['--setrw', node], options);
-  if ((await readAttribute(sysfsOf(kernelNameOf(node)), 'ro')) !== '0') {
-    throw new ImagingError('DISK_WRITE_FAILED', `Cannot write to ${node}: it stays read-only`);
-  }
-  return node;
-};
 
 const knownPartitions = async (disk: string): Promise<Place[]> => {
   const folder = sysfsOf(kernelNameOf(disk));
@@ -118,4 +140,31 @@ const knownPartitions = async (disk: string): Promise<Place[]> => {
     places.push({ number, start: start * UNIT, size: size * UNIT });
   }
   return places;
+};
+
+const forget = async (disk: string, number: number, options: Options): Promise<void> => {
+  await run('partx', ['--delete', '--nr', `${number}:${number}`, disk], { ...options, okExitCodes: [0, 1] });
+  if ((await knownPartitions(disk)).every((known) => known.number !== number)) return;
+  const node = partitionPath(disk, number);
+  throw new ImagingError('DISK_IN_USE', `Cannot remove ${node}: it is in use`, { details: { path: node } });
+};
+
+/** Loop devices on this very disk, by the kernel's account. */
+const loopsOn = async (disk: string): Promise<string[]> => {
+  const nodes: string[] = [];
+  for (const name of await listNames('/sys/block')) {
+    if ((await readAttribute(`/sys/block/${name}`, 'loop/backing_file')) === disk) nodes.push(`/dev/${name}`);
+  }
+  return nodes;
+};
+
+/** `losetup --detach` succeeds at once and the kernel detaches when the last opener (a prober) has gone. */
+const detach = async (node: string, options: Options): Promise<void> => {
+  await run('losetup', ['--detach', node], options);
+  for (let tries = 0; tries < 100; tries++) {
+    const backing = await readAttribute(sysfsOf(kernelNameOf(node)), 'loop/backing_file');
+    if (backing === null) return;
+    await sleep(50, undefined, options);
+  }
+  throw new ImagingError('DISK_IN_USE', `Cannot detach ${node}: it is in use`, { details: { path: node } });
 };

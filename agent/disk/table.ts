@@ -111,7 +111,8 @@ export const removeTable = async (
 /**
  * Boot code and table in the plan's final form, then read again and compared field by field.
  * `bootArea`: the first bytes of the image's disk; of it bytes 0..439 are written, and on MBR disks
- * the gap before the first partition. Partitions that the kernel already knows stay.
+ * the gap before the first partition. Devices that addPartitions made are gone afterwards; those of the
+ * table are there instead.
  *
  * @throws ImagingError IMAGE_INVALID (fields that no table can hold), READ_BACK_MISMATCH, DISK_WRITE_FAILED
  */
@@ -128,7 +129,7 @@ export const writeTable = async (
     throw new ImagingError('DISK_CHANGED', `Cannot write the table: ${path} is not the disk of the plan`);
   }
   if (plan.table === 'none') return await readTable(path, rest);
-  await flushDevice(path, rest);
+  await removePartitions(claim, rest);
   const script = sfdiskScript(plan, path, gptUsable(size, sectorSize));
   // no wiping: the partitions' data is there already
   const quiet = ['--quiet', '--color=never', '--no-reread', '--no-tell-kernel'];
