@@ -24,6 +24,7 @@ import { agentTaskRoutes } from './routes/agent-tasks.ts';
 import { agentToolPackRoutes } from './routes/agent-tool-packs.ts';
 import { agentUploadRoutes } from './routes/agent-uploads.ts';
 import { healthRoutes } from './routes/health.ts';
+import { pageRoutes } from './routes/page.ts';
 import { staticChunkRoutes } from './routes/static-chunks.ts';
 import { type App, room } from './routes/types.ts';
 import { openState, type State, type StateOptions } from './state.ts';
@@ -100,6 +101,7 @@ const netboot = (state: State, artefactsFolder: string): FastifyPluginAsync =>
 
 const openRoutes = async (app: App, state: State): Promise<void> => {
   healthRoutes(app);
+  pageRoutes(app);
   checkInRoute(app, state);
   await staticChunkRoutes(app, state);
 };
