@@ -39,7 +39,7 @@ export interface DeployOptions {
   onProgress?: (bytes: number) => void;
   /** chunks that a power cut can no longer take away; awaited before the next flush */
   onDurable?: (ranges: ChunkRange[]) => void | Promise<void>;
-  /** plain bytes between two flushes; default 0.5 % of the used bytes, 4 to 128 MiB */
+  /** plain bytes between two flushes; default 0.25 % of the used bytes, 2 to 128 MiB */
   flushBytes?: number;
   /** name for error details: `p1` */
   partition?: string;
@@ -57,7 +57,7 @@ const MIB = 1024 * 1024;
 const SAMPLE = 64;
 /** this share of the sample must match: below it, hashing all costs more than it saves */
 const WORTH_COMPARING = 1 / 16;
-const REQUESTS = 3;
+const REQUESTS = 2;
 
 /**
  * Write a partition's used chunks to a device. Chunks that lie there already are not fetched; no byte is
@@ -111,9 +111,12 @@ const readImage = ({ index, map, chunkSize }: DeployOptions): { ids: string[]; g
   return { ids, grid: chunkUsage(extents, chunkSize, size) };
 };
 
-/** 200 flushes at most, so that what a power cut takes away is small and slow flushes are few */
+/**
+ * What a power cut may take away is at most twice this (one flush under way, one filling): half a percent. Yet
+ * a flush costs an HDD some 20 ms, so there are at most 400 of them up to 51 GiB.
+ */
 const defaultFlushBytes = ({ usedBytes }: Grid): number =>
-  Math.min(128 * MIB, Math.max(4 * MIB, Math.floor(usedBytes / 200)));
+  Math.min(128 * MIB, Math.max(2 * MIB, Math.floor(usedBytes / 400)));
 
 /** The chunks of a former attempt, if a sample of them is really there; one mismatch makes all void. */
 const trustDurable = async (
@@ -176,7 +179,7 @@ const fetchRest = async (
   const { device, start, grid, failure } = range;
   const { counts } = transfer;
   const wanted = placesById(grid, ids, (number) => !flusher.isPlaced(number));
-  const writing = createLanes(pool.workers * 3, failure);
+  const writing = createLanes(pool.workers * 2, failure);
 
   const write = async (id: string, frame: FrameAt): Promise<void> => {
     const numbers = wanted.get(id);

@@ -98,5 +98,5 @@ test('an index of one short chunk extracts too', async (t) => {
   const captured = await captureRange({ ...common, device: join(folder, 'small') });
   await writeFile(join(folder, 'p1.caibx'), captured.index);
   await run('casync', ['extract', `--store=${folder}/chunks`, `${folder}/p1.caibx`, `${folder}/out.img`]);
-  t.deepEqual(await readFile(join(folder, 'out.img')), await readFile(join(folder, 'small')));
+  t.true((await readFile(join(folder, 'out.img'))).equals(await readFile(join(folder, 'small'))));
 });
