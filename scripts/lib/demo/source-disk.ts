@@ -1,8 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { chmod, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '../../agent/process/run.ts';
-import { root } from '../lib/root.ts';
+import { run } from '../../../agent/process/run.ts';
+import { root } from '../root.ts';
 import { writeBootCode } from './bios-grub.ts';
 
 const MIB = 1024 * 1024;
@@ -14,6 +14,8 @@ const uuids = {
 const DATA_FILES = 3000;
 /** first byte of each partition; 1 MiB alignment, as every installer of today */
 const starts = layout();
+/** where the ext4 root lies: bytes from the start of the disk */
+export const rootPartition = { start: starts.root, size: sizes.root };
 export const sourceDiskSize = starts.end + MIB;
 
 const packages = [
@@ -64,7 +66,16 @@ const build = async (work: string): Promise<void> => {
   const tree = join(work, 'tree');
   await run(
     'mmdebstrap',
-    ['--variant=minbase', '--quiet', `--include=${packages.join(',')}`, '--dpkgopt=path-exclude=/usr/share/doc/*', '--dpkgopt=path-exclude=/usr/share/locale/*', '--dpkgopt=path-exclude=/usr/share/man/*', 'trixie', tree],
+    [
+      '--variant=minbase',
+      '--quiet',
+      `--include=${packages.join(',')}`,
+      '--dpkgopt=path-exclude=/usr/share/doc/*',
+      '--dpkgopt=path-exclude=/usr/share/locale/*',
+      '--dpkgopt=path-exclude=/usr/share/man/*',
+      'trixie',
+      tree,
+    ],
     { timeoutMs: 900_000 },
   );
   await configure(tree);
@@ -73,7 +84,12 @@ const build = async (work: string): Promise<void> => {
   await run('truncate', ['-s', String(sourceDiskSize), disk]);
   await run('sfdisk', ['--quiet', disk], { input: table() });
   const { kernel } = await kernelOf(tree);
-  const parts = { esp: join(work, 'esp'), swap: join(work, 'swap'), data: join(work, 'data'), root: join(work, 'root') };
+  const parts = {
+    esp: join(work, 'esp'),
+    swap: join(work, 'swap'),
+    data: join(work, 'data'),
+    root: join(work, 'root'),
+  };
   for (const [name, file] of Object.entries(parts)) {
     await run('truncate', ['-s', String(sizes[name as keyof typeof sizes]), file]);
   }
@@ -83,10 +99,16 @@ const build = async (work: string): Promise<void> => {
   await writeFile(join(tree, 'var/lib/fog-demo/data.sha256'), dataHashes);
   await mkdir(join(tree, 'boot/grub'), { recursive: true });
   await writeFile(join(tree, 'boot/grub/grub.cfg'), grubConfig(kernel));
-  await run('mke2fs', ['-q', '-t', 'ext4', '-U', uuids.root, '-L', 'root', '-d', tree, parts.root], { timeoutMs: 300_000 });
+  await run('mke2fs', ['-q', '-t', 'ext4', '-U', uuids.root, '-L', 'root', '-d', tree, parts.root], {
+    timeoutMs: 300_000,
+  });
   for (const [name, file] of Object.entries(parts)) {
     const start = starts[name as keyof typeof sizes];
-    await run('dd', [`if=${file}`, `of=${disk}`, 'bs=1M', `seek=${start / MIB}`, 'conv=sparse,notrunc', 'status=none'], { timeoutMs: 300_000 });
+    await run(
+      'dd',
+      [`if=${file}`, `of=${disk}`, 'bs=1M', `seek=${start / MIB}`, 'conv=sparse,notrunc', 'status=none'],
+      { timeoutMs: 300_000 },
+    );
   }
   await writeBootCode({ disk, tree, biosPartition: starts.bios, rootPartition: 5 });
 };
@@ -103,7 +125,10 @@ const table = (): string =>
         ['data', sizes.data, 'EBD0A0A2-B9E5-4433-87C0-68B6B72699C7', 'Basic data partition'],
         ['root', sizes.root, '4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709', 'root'],
       ] as const
-    ).map(([name, size, type, label]) => `start=${starts[name] / 512}, size=${size / 512}, type=${type}, name="${label}"`),
+    ).map(
+      ([name, size, type, label]) =>
+        `start=${starts[name] / 512}, size=${size / 512}, type=${type}, name="${label}"`,
+    ),
     '',
   ].join('\n');
 
@@ -120,7 +145,11 @@ const configure = async (tree: string): Promise<void> => {
     `UUID=${uuids.root} / ext4 errors=remount-ro 0 1\nUUID=${uuids.swap} none swap sw,nofail 0 0\nLABEL=Data /data ntfs-3g ro,nofail 0 0\n`,
   );
   await mkdir(join(tree, 'data'), { recursive: true });
-  await put('usr/local/sbin/fog-demo-check', await readFile(join(root, 'scripts/demo/check.sh'), 'utf8'), 0o755);
+  await put(
+    'usr/local/sbin/fog-demo-check',
+    await readFile(join(root, 'scripts/lib/demo/check.sh'), 'utf8'),
+    0o755,
+  );
   await put(
     'etc/systemd/system/fog-demo-check.service',
     '[Unit]\nDescription=Say on the serial console what this system is\nAfter=multi-user.target local-fs.target\n[Service]\nType=oneshot\nExecStart=/usr/local/sbin/fog-demo-check\n[Install]\nWantedBy=graphical.target multi-user.target\n',
@@ -130,7 +159,16 @@ const configure = async (tree: string): Promise<void> => {
   await put('etc/machine-id', 'uninitialized\n');
   // sums of what an operating system does not change while it runs
   await mkdir(join(tree, 'var/lib/fog-demo'), { recursive: true });
-  await run('chroot', [tree, 'sh', '-c', 'find usr boot -xdev -type f ! -path "boot/grub/*" -print0 | LC_ALL=C sort -z | xargs -0 sha256sum > /var/lib/fog-demo/root.sha256'], { timeoutMs: 300_000 });
+  await run(
+    'chroot',
+    [
+      tree,
+      'sh',
+      '-c',
+      'find usr boot -xdev -type f ! -path "boot/grub/*" -print0 | LC_ALL=C sort -z | xargs -0 sha256sum > /var/lib/fog-demo/root.sha256',
+    ],
+    { timeoutMs: 300_000 },
+  );
 };
 
 const kernelOf = async (tree: string): Promise<{ kernel: string }> => {
@@ -151,7 +189,10 @@ boot
 const makeEsp = async (file: string, tree: string): Promise<void> => {
   await run('mkfs.vfat', ['-F', '32', '-n', 'ESP', '-i', '1a2b3c4d', file]);
   const stub = join(tree, '..', 'grub.cfg');
-  await writeFile(stub, `search --no-floppy --fs-uuid --set=root ${uuids.root}\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n`);
+  await writeFile(
+    stub,
+    `search --no-floppy --fs-uuid --set=root ${uuids.root}\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n`,
+  );
   const shim = join(tree, 'usr/lib/shim/shimx64.efi.signed');
   const grub = join(tree, 'usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed');
   await run('mmd', ['-i', file, '::/EFI', '::/EFI/BOOT', '::/EFI/debian']);
@@ -179,7 +220,10 @@ const makeData = async (file: string, work: string): Promise<string> => {
       const folder = `user${number % 20}`;
       if (number < 20) await mkdir(join(mount, folder));
       const name = `${folder}/file ${number}.txt`;
-      const text = number % 500 === 0 ? randomBytes(4 * MIB) : Buffer.from(`${'lorem ipsum '.repeat(number % 700)}${number}\n`);
+      const text =
+        number % 500 === 0
+          ? randomBytes(4 * MIB)
+          : Buffer.from(`${'lorem ipsum '.repeat(number % 700)}${number}\n`);
       await writeFile(join(mount, name), text);
       lines.push(`${createHash('sha256').update(text).digest('hex')}  data/${name}`);
     }
@@ -191,7 +235,8 @@ const makeData = async (file: string, work: string): Promise<string> => {
 
 const inputsHash = async (): Promise<string> => {
   const hash = createHash('sha256');
-  for (const name of ['source-disk.ts', 'bios-grub.ts', 'check.sh']) hash.update(await readFile(join(root, 'scripts/demo', name)));
+  for (const name of ['source-disk.ts', 'bios-grub.ts', 'check.sh'])
+    hash.update(await readFile(join(root, 'scripts/lib/demo', name)));
   return hash.digest('hex').slice(0, 16);
 };
 

@@ -1,6 +1,6 @@
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { run } from '../../agent/process/run.ts';
+import { run } from '../../../agent/process/run.ts';
 
 export interface BootCodeOptions {
   /** disk image file */
@@ -22,7 +22,12 @@ export interface BootCodeOptions {
  * `firstlist` at 0x1f4 of core.img's first sector (LBA of its second, 64 bit; length and segment are
  * filled by grub-mkimage).
  */
-export const writeBootCode = async ({ disk, tree, biosPartition, rootPartition }: BootCodeOptions): Promise<void> => {
+export const writeBootCode = async ({
+  disk,
+  tree,
+  biosPartition,
+  rootPartition,
+}: BootCodeOptions): Promise<void> => {
   const modules = 'biosdisk part_gpt ext2 normal linux search search_fs_uuid configfile serial terminal echo';
   await run('chroot', [
     tree,

@@ -1,0 +1,159 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ImagingError } from '../../../agent/errors.ts';
+import { run } from '../../../agent/process/run.ts';
+import { size } from '../../../agent/tui/view.ts';
+import type { MachineFirmware } from '../../vm/firmware.ts';
+import { createMachines, type Facts, type Machines } from './machines.ts';
+import type { Report } from './report.ts';
+import { makeSourceDisk, rootPartition, sourceDiskSize } from './source-disk.ts';
+import { createTasks, type EndedTask } from './tasks.ts';
+
+export interface ScenarioOptions {
+  /** URL of the running task server, on loopback */
+  server: string;
+  token: string;
+  /** the server's data folder */
+  data: string;
+  artefacts: string;
+  firmware: MachineFirmware;
+  out: string;
+  work: string;
+  say: (line: string) => void;
+  report: Report;
+  signal: AbortSignal;
+}
+
+const IMAGE = 'golden';
+
+/** Capture, deploy, change, capture, deploy: each step proves something or ends the demo. */
+export const runScenario = async (options: ScenarioOptions): Promise<void> => {
+  const { work, say, report, signal } = options;
+  const machines = await createMachines(options);
+  const tasks = createTasks(options);
+  const source = join(work, 'source.img');
+  const target = join(work, 'target.img');
+  const targetSize = Math.ceil((sourceDiskSize * 1.5) / 2 ** 20) * 2 ** 20;
+
+  await makeSourceDisk(source, say);
+  say('starting the source machine from its own disk, to prove it');
+  const original = await machines.startFromDisk({ name: 'source', disk: source });
+  expectSound(original, 'none');
+  report.prove('the source system reaches its login prompt', `${original.files} files as installed`);
+  const before = await sha256OfFile(source);
+
+  await tasks.addHost('source', machines.mac('source'));
+  await tasks.addHost('target', machines.mac('target'));
+
+  say('capturing it over PXE');
+  const first = await imaging(options, machines, tasks, { host: 'source', disk: source, type: 'capture' });
+  report.transfer('capture', first, sourceDiskSize);
+  await expectUnchanged(source, before, report, 'capture');
+
+  say(`deploying it over PXE to a blank disk of ${size(targetSize)}`);
+  await run('truncate', ['-s', String(targetSize), target]);
+  const second = await imaging(options, machines, tasks, { host: 'target', disk: target, type: 'deploy' });
+  report.transfer('deploy', second, targetSize);
+
+  say('starting the deployed disk');
+  const deployed = await machines.startFromDisk({ name: 'target', disk: target, keepsFirmware: true });
+  expectSound(deployed, 'none');
+  if (deployed.root <= original.root + (targetSize - sourceDiskSize) / 2) {
+    throw failure(`the root filesystem has ${deployed.root} bytes, the source's ${original.root}`);
+  }
+  report.prove(
+    'the deployed disk starts by itself and reaches its login prompt',
+    `${deployed.firmware} firmware`,
+  );
+  report.prove('its files are the source machine’s', `SHA-256 of ${deployed.files} files checked inside it`);
+  report.prove('its root filesystem has grown', `${size(original.root)} to ${size(deployed.root)}`);
+
+  say('changing 8 MB on the source, capturing again');
+  await changeSource(source, work);
+  const changed = await sha256OfFile(source);
+  const third = await imaging(options, machines, tasks, { host: 'source', disk: source, type: 'capture' });
+  report.transfer('capture again', third, sourceDiskSize);
+  await expectUnchanged(source, changed, report, 'second capture');
+
+  say('deploying the new version over the disk that was in use');
+  const fourth = await imaging(options, machines, tasks, { host: 'target', disk: target, type: 'deploy' });
+  report.transfer('deploy again', fourth, targetSize);
+  const updated = await machines.startFromDisk({ name: 'target', disk: target, keepsFirmware: true });
+  expectSound(updated, 'version-2');
+  report.prove(
+    'the second version runs on the disk that was in use',
+    `change=${updated.change}, ${updated.files} files checked`,
+  );
+  expectSaved(first, third, 'a second capture sends', 'bytesSent', report);
+  expectSaved(second, fourth, 'a second deploy receives', 'bytesReceived', report);
+  await report.store(options.data);
+  signal.throwIfAborted();
+};
+
+interface Imaging {
+  host: 'source' | 'target';
+  disk: string;
+  type: 'capture' | 'deploy';
+}
+
+const imaging = async (
+  { say }: ScenarioOptions,
+  machines: Machines,
+  tasks: ReturnType<typeof createTasks>,
+  { host, disk, type }: Imaging,
+): Promise<EndedTask> => {
+  const id = await tasks.add(host, type, { image: IMAGE });
+  await machines.startFromNetwork({ name: host, disk, during: () => tasks.follow(id, say) });
+  return tasks.ended(id);
+};
+
+const expectSound = (facts: Facts, change: string): void => {
+  if (facts.hashes !== 'ok') throw failure('files inside the system differ from what was installed');
+  if (facts.change !== change) throw failure(`the system has change=${facts.change}, not ${change}`);
+  if (facts.swap === 0) throw failure('the system runs without its swap partition');
+};
+
+const expectUnchanged = async (file: string, before: string, report: Report, what: string): Promise<void> => {
+  if ((await sha256OfFile(file)) !== before) throw failure(`the ${what} changed the source disk`);
+  report.prove(`the ${what} left the source disk byte-identical`, `SHA-256 ${before.slice(0, 16)}…`);
+};
+
+const expectSaved = (
+  first: EndedTask,
+  again: EndedTask,
+  what: string,
+  field: 'bytesSent' | 'bytesReceived',
+  report: Report,
+): void => {
+  const share = again.stats[field] / first.stats[field];
+  if (share > 0.5) throw failure(`${what} ${(share * 100).toFixed(0)} % of the first`);
+  report.prove(
+    `${what} only what differs`,
+    `${size(again.stats[field])} instead of ${size(first.stats[field])}`,
+  );
+};
+
+/** A few files more in the root filesystem, written by debugfs: no mount, no boot, no journal. */
+const changeSource = async (source: string, work: string): Promise<void> => {
+  const text = join(work, 'change');
+  const bulk = join(work, 'bulk');
+  await writeFile(text, 'version-2\n');
+  await run('sh', ['-c', 'head -c 8000000 /dev/urandom > "$1"', 'sh', bulk]);
+  const commands = `write ${text} /srv/change\nwrite ${bulk} /srv/bulk\n`;
+  const device = `${source}?offset=${rootPartition.start}`;
+  await run('debugfs', ['-w', '-f', '/dev/stdin', device], { input: commands });
+  const { stdout } = await run('debugfs', ['-R', 'cat /srv/change', device]);
+  if (stdout.trim() !== 'version-2') throw failure('debugfs did not write the change');
+};
+
+const sha256OfFile = async (path: string): Promise<string> => {
+  const hash = createHash('sha256');
+  for await (const part of createReadStream(path, { highWaterMark: 4 * 2 ** 20 }))
+    hash.update(part as Buffer);
+  return hash.digest('hex');
+};
+
+const failure = (reason: string): ImagingError =>
+  new ImagingError('INTERNAL', `Cannot confirm the demo: ${reason}`);
