@@ -1,3 +1,14 @@
+import { run } from '../process/run.ts';
+
 export type PowerAction = 'reboot' | 'poweroff';
-/** Sync, then restart or switch off at once. Resolves when the kernel was told. */
-export declare const power: (action: PowerAction) => Promise<void>;
+
+/**
+ * Write everything back, then restart or switch off at once, without asking services to stop: there
+ * are none. Resolves when the kernel was told; the machine is gone moments later.
+ *
+ * @throws ImagingError TOOL_FAILED
+ */
+export const power = async (action: PowerAction, runTool: typeof run = run): Promise<void> => {
+  await runTool('sync', [], { timeoutMs: 10 * 60_000 });
+  await runTool(action, ['-f']);
+};
