@@ -26,7 +26,7 @@ export const hostNameSchema = z
 export const newHostSchema = z.strictObject({
   name: hostNameSchema,
   macs: z.array(macSchema).min(1).max(16),
-  uuid: z.uuid().toLowerCase().optional(),
+  uuid: z.guid().toLowerCase().optional(),
   /** the disk that is meant on this host, for tasks that name none */
   disk: diskHintSchema.optional(),
 });

@@ -7,7 +7,10 @@ export const secureBootSchema = z.enum(['on', 'off', 'setup', 'unsupported']);
 export const identitySchema = z.object({
   /** every physical interface, the one that booted first */
   macs: z.array(macSchema).min(1).max(64),
-  /** SMBIOS system UUID, lower case (any version: vendors do not keep to RFC 9562); absent where the vendor left zeros, ones or a joke */
+  /**
+   * SMBIOS system UUID, lower case, of any version (vendors do not keep to RFC 9562); absent where the
+   * vendor left zeros, ones or a joke
+   */
   uuid: z.guid().optional(),
   serial: machineTextSchema.optional(),
   manufacturer: machineTextSchema.optional(),

@@ -101,7 +101,14 @@ test('no sequence of events runs a task twice at a time, gives one machine two t
                 params: {},
                 after: 'reboot' as const,
               },
-              ...{ state: 'queued' as const, attempt: 0, cancel: false, leaseUntil: null, superseded: false, silentSince: null },
+              ...{
+                state: 'queued' as const,
+                attempt: 0,
+                cancel: false,
+                leaseUntil: null,
+                superseded: false,
+                silentSince: null,
+              },
               ...{ waitingSince: null, createdAt: now, startedAt: null, endedAt: null, reason: null },
             },
           ]);
