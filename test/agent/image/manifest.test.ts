@@ -1,7 +1,11 @@
 import { generateKeyPairSync } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import test from 'ava';
 import { keyId, manifestText, signManifest, verifyManifest } from '../../../agent/image/manifest.ts';
+import { run } from '../../../agent/process/run.ts';
 import type { Manifest } from '../../../agent/protocol/manifest.ts';
+import { temporaryFolder } from './helpers.ts';
 
 const { privateKey, publicKey } = generateKeyPairSync('ed25519');
 const spki = publicKey.export({ type: 'spki', format: 'der' });
@@ -63,6 +67,18 @@ test('a signed manifest is the manifest that was signed', (t) => {
   t.deepEqual(verifyManifest(signed, trusted), manifest());
   t.is(signed.keyId, keyId(spki));
   t.regex(signed.keyId, /^[0-9a-f]{16}$/);
+});
+
+test('openssl agrees with the signature', async (t) => {
+  const folder = await temporaryFolder(t);
+  const { manifest: text, signature } = signManifest(manifestText(manifest()), privateKey);
+  await writeFile(join(folder, 'manifest.json'), text);
+  await writeFile(join(folder, 'signature'), Buffer.from(signature, 'base64'));
+  await writeFile(join(folder, 'server.pem'), publicKey.export({ type: 'spki', format: 'pem' }));
+  const files = ['-inkey', 'server.pem', '-in', 'manifest.json', '-sigfile', 'signature'];
+  const named = files.map((word) => (word.startsWith('-') ? word : join(folder, word)));
+  const { stdout } = await run('openssl', ['pkeyutl', '-verify', '-rawin', '-pubin', ...named]);
+  t.regex(stdout, /Signature Verified Successfully/);
 });
 
 test('the text does not depend on the order of members', (t) => {
