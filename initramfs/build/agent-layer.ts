@@ -1,9 +1,8 @@
 import { copyFile, cp, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { bundleAgent, installAgent } from './agent.ts';
-import { ownSource } from './base.ts';
 import { type CacheOptions, type Layer, layer } from './cache.ts';
-import { PROJECT, SOURCE } from './lists.ts';
+import { ownSource, PROJECT, SOURCE } from './lists.ts';
 import { makeSquashfs } from './squashfs.ts';
 
 /** The agent and its worker thread, which the bundle finds beside itself. */
@@ -26,7 +25,7 @@ export const agentLayer = async (
       return `${path} ${mode & 0o111} ${await readFile(join(SOURCE, path), 'utf8')}`;
     }),
   );
-  const sources = await Promise.all(['agent.ts', 'agent-layer.ts', 'squashfs.ts'].map(ownSource));
+  const sources = ['agent.ts', 'agent-layer.ts', 'squashfs.ts'].map(ownSource);
   return layer(cache, 'agent', [bundle.key, ...own, ...sources], async (folder) => {
     const root = join(folder, 'root');
     await cp(join(SOURCE, 'root'), root, { recursive: true });

@@ -1,10 +1,10 @@
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '../../agent/process/run.ts';
 import { type CacheOptions, type Layer, layer } from './cache.ts';
 import { debianRoot, kernelVersion, SUITE } from './debian.ts';
 import { installFirmware } from './firmware.ts';
-import { readList, SOURCE } from './lists.ts';
+import { ownSource, readList } from './lists.ts';
 import { chooseModules, installModules } from './modules.ts';
 import { prune } from './prune.ts';
 import { makeSquashfs } from './squashfs.ts';
@@ -12,7 +12,7 @@ import { makeSquashfs } from './squashfs.ts';
 /** The installed Debian packages of packages/base.txt, as mmdebstrap leaves them: `root/`. */
 export const debianPackages = async (cache: CacheOptions): Promise<Layer> => {
   const packages = await readList('packages/base.txt');
-  return layer(cache, 'debian', [SUITE, ...packages, await ownSource('debian.ts')], (folder) =>
+  return layer(cache, 'debian', [SUITE, ...packages, ownSource('debian.ts')], (folder) =>
     debianRoot(join(folder, 'root'), { packages, variant: 'essential' }),
   );
 };
@@ -20,7 +20,7 @@ export const debianPackages = async (cache: CacheOptions): Promise<Layer> => {
 /** The packages of packages/parts.txt, unpacked only: `root/`. */
 export const debianParts = async (cache: CacheOptions): Promise<Layer> => {
   const packages = await readList('packages/parts.txt');
-  return layer(cache, 'parts', [SUITE, ...packages, await ownSource('debian.ts')], (folder) =>
+  return layer(cache, 'parts', [SUITE, ...packages, ownSource('debian.ts')], (folder) =>
     debianRoot(join(folder, 'root'), { packages, variant: 'extract' }),
   );
 };
@@ -33,7 +33,7 @@ export const baseLayer = async (cache: CacheOptions, debian: Layer, parts: Layer
     drop: await readList('packages/drop.txt'),
   };
   const sources = ['base.ts', 'modules.ts', 'firmware.ts', 'prune.ts', 'squashfs.ts'].map(ownSource);
-  const inputs = [debian.key, parts.key, JSON.stringify(lists), ...(await Promise.all(sources))];
+  const inputs = [debian.key, parts.key, JSON.stringify(lists), ...sources];
   return layer(cache, 'base', inputs, async (folder) => {
     const root = join(folder, 'root');
     const from = join(parts.folder, 'root');
@@ -54,6 +54,3 @@ export const baseLayer = async (cache: CacheOptions, debian: Layer, parts: Layer
     await rm(root, { recursive: true });
   });
 };
-
-/** Text of a file beside this one: a change of how a layer is made is a change of the layer. */
-export const ownSource = (name: string): Promise<string> => readFile(join(SOURCE, 'build', name), 'utf8');

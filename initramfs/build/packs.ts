@@ -1,9 +1,8 @@
 import { glob, lstat, mkdir, readdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { ownSource } from './base.ts';
 import { type CacheOptions, type Layer, layer } from './cache.ts';
 import { debianRoot } from './debian.ts';
-import { readList, SOURCE } from './lists.ts';
+import { ownSource, readList, SOURCE } from './lists.ts';
 import { neededLibraries } from './prune.ts';
 import { makeSquashfs } from './squashfs.ts';
 
@@ -26,7 +25,7 @@ export const buildPacks = async (cache: CacheOptions, base: Layer): Promise<Pack
 const buildPack = async (cache: CacheOptions, base: Layer, name: string): Promise<Pack> => {
   const packages = await readList(`packages/pack-${name}.txt`);
   const drop = await readList('packages/drop.txt');
-  const sources = await Promise.all(['packs.ts', 'debian.ts', 'squashfs.ts'].map(ownSource));
+  const sources = ['packs.ts', 'debian.ts', 'squashfs.ts'].map(ownSource);
   const built = await layer(
     cache,
     `pack-${name}`,

@@ -19,7 +19,7 @@ export const makeSquashfs = async (folder: string, file: string, signal?: AbortS
       '-all-root',
       '-no-xattrs',
       ...['-comp', 'zstd', '-Xcompression-level', '19'],
-      ...['-b', '256K'],
+      ...['-b', '1M'],
       ...['-mkfs-time', String(EPOCH), '-all-time', String(EPOCH)],
     ],
     { timeoutMs: 10 * 60_000, ...(signal ? { signal } : {}) },
