@@ -1,5 +1,4 @@
 import { pathToFileURL } from 'node:url';
-import pino from 'pino';
 import yargs, { type Argv } from 'yargs';
 import { isImagingError } from '../agent/errors.ts';
 import { taskTypes } from '../agent/protocol/index.ts';
@@ -7,7 +6,6 @@ import { type ApiOptions, commandContext } from './cli/command.ts';
 import * as host from './cli/host.ts';
 import * as image from './cli/image.ts';
 import * as task from './cli/task.ts';
-import { startServer } from './serve.ts';
 import { defaultSettings } from './settings.ts';
 
 export const DEFAULT_PORT = 8080;
@@ -89,6 +87,8 @@ const serveOptions = (y: Argv) =>
     .option('log-level', { type: 'string', default: 'info', choices: ['debug', 'info', 'warn', 'error'] });
 
 const serve = async (argv: Awaited<ReturnType<typeof serveOptions>['argv']>): Promise<void> => {
+  // only here: the other commands need not load a server
+  const [{ default: pino }, { startServer }] = await Promise.all([import('pino'), import('./serve.ts')]);
   const log = pino({ level: argv.logLevel }, pino.destination({ dest: 2, sync: true }));
   const server = await startServer({
     data: argv.data,

@@ -3,9 +3,13 @@ import { join } from 'node:path';
 import { ImagingError } from '../../agent/errors.ts';
 import type { TaskParams } from '../../agent/protocol/index.ts';
 import type { State } from '../state.ts';
+import { forgetChunks } from '../store/chunks.ts';
 import { allVersions, dropVersion, findVersion } from '../store/images.ts';
 import { syncPath } from './durable.ts';
 import { MANIFEST, versionFolder } from './version-folder.ts';
+
+/** files deleted at a time */
+const UNLINKS = 64;
 
 /**
  * Delete a version: its manifest first, which ends its existence, then the rest. Chunks that no version
@@ -51,14 +55,14 @@ export const collectChunks = (state: State): Promise<{ chunks: number; bytes: nu
       .execute();
     for (const { chunk_id } of pins) needed.add(chunk_id);
     const stored = await state.db.selectFrom('chunks').select(['id', 'size']).execute();
-    const swept = { chunks: 0, bytes: 0 };
-    for (const { id, size } of stored) {
-      if (needed.has(id)) continue;
-      // the row goes first: a chunk that is listed must be there
-      await state.db.deleteFrom('chunks').where('id', '=', id).execute();
-      await state.library.store.remove(id);
-      swept.chunks += 1;
-      swept.bytes += size;
+    const spare = stored.filter(({ id }) => !needed.has(id));
+    // the rows go first: a chunk that is listed must be there
+    await forgetChunks(
+      state.db,
+      spare.map(({ id }) => id),
+    );
+    for (let at = 0; at < spare.length; at += UNLINKS) {
+      await Promise.all(spare.slice(at, at + UNLINKS).map(({ id }) => state.library.store.remove(id)));
     }
-    return swept;
+    return { chunks: spare.length, bytes: spare.reduce((sum, { size }) => sum + size, 0) };
   });

@@ -10,14 +10,17 @@ import type { State } from '../state.ts';
  * @throws ImagingError STORE_FULL with the bytes that are free and that are kept back
  */
 export const requireSpace = async (state: State, bytes: number): Promise<void> => {
-  const { bavail, bsize } = await statfs(state.paths.root);
-  const free = bavail * bsize;
   const { reserveBytes } = state.settings;
-  if (free - bytes >= reserveBytes) return;
-  const missing = reserveBytes + bytes - free;
-  throw new ImagingError(
-    'STORE_FULL',
-    `Cannot store ${bytes} bytes: ${free} are free, ${reserveBytes} are kept back, ${missing} are missing`,
-    { details: { free, reserve: reserveBytes, needed: bytes, missing } },
-  );
+  // the chunks may lie on a disk of their own
+  for (const folder of [state.paths.root, state.paths.chunks]) {
+    const { bavail, bsize } = await statfs(folder);
+    const free = bavail * bsize;
+    if (free - bytes >= reserveBytes) continue;
+    const missing = reserveBytes + bytes - free;
+    throw new ImagingError(
+      'STORE_FULL',
+      `Cannot store ${bytes} bytes: ${free} are free, ${reserveBytes} are kept back, ${missing} are missing`,
+      { details: { free, reserve: reserveBytes, needed: bytes, missing } },
+    );
+  }
 };

@@ -1,23 +1,29 @@
 import { createPublicKey, verify } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { readFile, truncate } from 'node:fs/promises';
-import { join } from 'node:path';
+import { copyFile, mkdir, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import test from 'ava';
 import { unpack } from '../../agent/image/pack.ts';
 import { frameLimit } from '../../agent/protocol/index.ts';
+import { collectChunks } from '../../server-stub/images/remove.ts';
 import {
   addHost,
   addTask,
   bootAgent,
   CHUNK,
   capture,
+  failureOf,
   makeImage,
-  octets,
   showTask,
-  tarOf,
+  type TestServer,
   testServer,
 } from './support.ts';
+
+const images = async (server: TestServer) => (await server.admin({ url: '/api/images' })).json();
+const verifyOf = async (server: TestServer, version = 1) =>
+  (await server.admin({ method: 'POST', url: `/api/images/lab/versions/${version}/verify` })).json();
+const chunkPath = (server: TestServer, id: string) => server.app.fog.library.store.path(id);
 
 test('a capture becomes a signed version whose chunks a deploy of it receives', async (t) => {
   const server = await testServer(t);
@@ -40,6 +46,7 @@ test('a capture becomes a signed version whose chunks a deploy of it receives', 
   });
   t.true(verify(null, Buffer.from(signed.manifest), key, Buffer.from(signed.signature, 'base64')));
   t.deepEqual(JSON.parse(signed.manifest), captured.manifest);
+  t.is(await readFile(join(server.data, 'images/lab/1/manifest.json'), 'utf8'), signed.manifest);
   const file = await agent.call({ url: '/agent/v1/images/lab/versions/1/files/p1.caibx' });
   t.true(file.rawPayload.equals(content.index));
 
@@ -53,4 +60,316 @@ test('a capture becomes a signed version whose chunks a deploy of it receives', 
   }
   for (const { id, frame } of content.chunks)
     t.true(Buffer.from(frame).equals(received.get(id) ?? Buffer.of()));
+});
+
+test('chunks are plain files with immutable caching, and nothing else of the folder is served', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const content = makeImage(1);
+  await capture(server, mac, 'lab', content);
+  const [chunk] = content.chunks;
+  const id = chunk?.id ?? '';
+  const url = `/chunks/${id.slice(0, 4)}/${id}.cacnk`;
+  const answer = await server.app.inject({ url });
+  t.true(answer.rawPayload.equals(Buffer.from(chunk?.frame ?? [])));
+  t.is(answer.headers['cache-control'], 'public, max-age=31536000, immutable');
+  await writeFile(join(server.data, 'chunks', 'secret'), 'x');
+  for (const bad of [
+    '/chunks/secret',
+    `/chunks/${id.slice(0, 4)}/../../server.key`,
+    `/chunks/${id.slice(0, 4)}/..%2f..%2fserver.key`,
+    `/chunks/0000/${id}.cacnk`,
+    `/chunks/ffff/${'f'.repeat(64)}.cacnk`,
+  ]) {
+    const refused = await server.app.inject({ url: bad });
+    t.true(refused.statusCode === 404 || refused.statusCode === 400, `${bad} ${refused.statusCode}`);
+  }
+});
+
+test('a second capture sends only what is new and gets the next number', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const content = makeImage(4);
+  await capture(server, mac, 'lab', content);
+  const again = await capture(server, mac, 'lab', content);
+  t.is(again.version, 2);
+  t.deepEqual(again.missing, []);
+  t.deepEqual(
+    (await images(server))[0].versions.map((v: { version: number }) => v.version),
+    [2, 1],
+  );
+});
+
+test('a capture that was cut off goes on in the same upload and sends nothing twice', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const content = makeImage(4);
+  const cut = await capture(server, mac, 'lab', content, { publish: false });
+  const agent = await bootAgent(server, mac);
+  t.is((await cut.publish()).statusCode, 409, 'the boot before is not believed');
+  const { attempt } = (await agent.post('next')).json().task;
+  t.is(attempt, 2);
+  const opened = await agent.post('uploads', {
+    taskId: cut.task.id,
+    attempt,
+    image: 'lab',
+    estimateBytes: 1,
+  });
+  t.deepEqual(opened.json(), { uploadId: cut.uploadId, version: 1 });
+  const ids = content.chunks.map(({ id }) => id);
+  t.deepEqual((await agent.post('chunks/missing', { uploadId: cut.uploadId, ids })).json().missing, []);
+  const published = await agent.post(`uploads/${cut.uploadId}/publish`, { manifest: cut.manifest });
+  t.deepEqual(published.json(), { image: 'lab', version: 1 });
+  // the answer was lost: confirmed, not made twice
+  const repeated = await agent.post(`uploads/${cut.uploadId}/publish`, { manifest: cut.manifest });
+  t.deepEqual(repeated.json(), { image: 'lab', version: 1 });
+});
+
+test('a crash while publishing leaves no version, and the same call makes it afterwards', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const cut = await capture(server, mac, 'lab', makeImage(2), { publish: false });
+  // as after a kill between the signature and the manifest's name
+  const folder = join(server.data, 'images/lab/1');
+  await mkdir(folder, { recursive: true });
+  await copyFile(join(server.data, 'uploads', cut.uploadId, 'p1.caibx'), join(folder, 'p1.caibx'));
+  await writeFile(join(folder, 'manifest.json.sig'), 'half');
+  await writeFile(join(folder, 'manifest.json.new'), '{');
+  await server.close();
+  const again = await testServer(t, { data: server.data });
+  t.deepEqual(await images(again), []);
+  const headers = { authorization: `Bearer ${cut.agent.session}` };
+  const url = `/agent/v1/uploads/${cut.uploadId}/publish`;
+  const answer = await again.app.inject({
+    method: 'POST',
+    url,
+    headers,
+    payload: { manifest: cut.manifest },
+  });
+  t.is(answer.statusCode, 200, answer.body);
+  t.deepEqual((await readdir(folder)).sort(), ['manifest.json', 'manifest.json.sig', 'p1.caibx', 'p1.map']);
+  t.deepEqual(await verifyOf(again), {
+    image: 'lab',
+    version: 1,
+    checked: 3,
+    damaged: [],
+    missing: [],
+    files: [],
+  });
+});
+
+test('nothing is published that is not whole', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const content = makeImage(3);
+  const cut = await capture(server, mac, 'lab', content, { publish: false });
+  const publish = async (manifest: object) => {
+    const answer = await cut.agent.post(`uploads/${cut.uploadId}/publish`, { manifest });
+    return answer.json().error?.code ?? 'published';
+  };
+  const partition = cut.manifest.disks[0]?.partitions[0];
+  const withIndex = (index: object) => ({
+    ...cut.manifest,
+    disks: [
+      { ...cut.manifest.disks[0], partitions: [{ ...partition, index: { ...partition?.index, ...index } }] },
+    ],
+  });
+  t.is(await publish({ ...cut.manifest, image: 'other' }), 'IMAGE_INVALID');
+  t.is(await publish({ ...cut.manifest, version: 7 }), 'IMAGE_INVALID');
+  t.is(await publish({ ...cut.manifest, chunkSize: 131_072 }), 'IMAGE_INVALID');
+  t.is(await publish(withIndex({ chunks: 2 })), 'IMAGE_INVALID');
+  t.is(await publish(withIndex({ sha256: 'a'.repeat(64) })), 'IMAGE_INVALID');
+  t.is(await publish(withIndex({ name: 'p2.caibx' })), 'IMAGE_INVALID');
+  t.is(await publish({ ...cut.manifest, extra: 1 }), 'BAD_REQUEST');
+  const id = content.chunks[1]?.id ?? '';
+  const path = chunkPath(server, id);
+  await copyFile(path, `${path}.kept`);
+  await rm(path);
+  t.is(await publish(cut.manifest), 'CHUNK_MISSING');
+  t.deepEqual(await images(server), []);
+  // and the server asks for it again
+  const asked = await cut.agent.post('chunks/missing', { uploadId: cut.uploadId, ids: [id] });
+  t.deepEqual(asked.json().missing, [id]);
+});
+
+for (const [what, damage] of [
+  [
+    'a flipped bit',
+    async (path: string) => {
+      const bytes = await readFile(path);
+      bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 4;
+      await writeFile(path, bytes);
+    },
+  ],
+  ['a truncated file', (path: string) => truncate(path, 100)],
+  ['another chunk under its name', async (path: string, other: string) => copyFile(other, path)],
+] as const) {
+  test(`verify finds ${what} and the next capture heals it`, async (t) => {
+    const server = await testServer(t);
+    const { mac } = await addHost(server, 'pc1');
+    const content = makeImage(4);
+    await capture(server, mac, 'lab', content);
+    await capture(server, mac, 'lab', content);
+    t.deepEqual((await verifyOf(server)).damaged, []);
+    const [a, b] = content.chunks.map(({ id }) => id);
+    await damage(chunkPath(server, a ?? ''), chunkPath(server, b ?? ''));
+    t.deepEqual((await verifyOf(server)).damaged, [a]);
+    const hurt = (await images(server))[0].versions.map((v: { hurt: string[] }) => v.hurt);
+    t.deepEqual(hurt, [[a], [a]], 'both versions need it');
+    const again = await capture(server, mac, 'lab', content);
+    t.deepEqual(again.missing, [a]);
+    t.deepEqual((await verifyOf(server)).damaged, []);
+    t.true((await images(server))[0].versions.every((v: { hurt: string[] }) => v.hurt.length === 0));
+  });
+}
+
+test('a missing chunk file is found by verify, and one that is put back is trusted again', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const content = makeImage(2);
+  await capture(server, mac, 'lab', content);
+  const path = chunkPath(server, content.chunks[0]?.id ?? '');
+  const bytes = await readFile(path);
+  await rm(path);
+  t.deepEqual((await verifyOf(server)).missing, [content.chunks[0]?.id]);
+  await writeFile(path, bytes.subarray(0, 50));
+  t.deepEqual((await verifyOf(server)).damaged, [content.chunks[0]?.id]);
+  await writeFile(path, bytes);
+  t.deepEqual((await verifyOf(server)).damaged, []);
+  t.deepEqual((await images(server))[0].versions[0].hurt, []);
+});
+
+test('a chunk that is truncated or gone is noticed before a pack is sent', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const content = makeImage(3);
+  await capture(server, mac, 'lab', content);
+  await addTask(server, 'pc1', 'deploy', { image: 'lab' });
+  const agent = await bootAgent(server, mac);
+  await agent.post('next');
+  const ids = content.chunks.map(({ id }) => id);
+  await truncate(chunkPath(server, ids[0] ?? ''), 7);
+  const corrupt = (await agent.post('packs/fetch', { image: 'lab', version: 1, ids })).json();
+  t.like(corrupt.error, { code: 'CHUNK_CORRUPT', details: { id: ids[0] } });
+  await rm(chunkPath(server, ids[0] ?? ''));
+  const missing = (await agent.post('packs/fetch', { image: 'lab', version: 1, ids })).json();
+  t.like(missing.error, { code: 'CHUNK_MISSING', details: { id: ids[0] } });
+  t.deepEqual((await images(server))[0].versions[0].hurt, [ids[0]]);
+});
+
+test('a chunk that a machine reports is looked at by the server itself before it calls a version hurt', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const content = makeImage(2);
+  await capture(server, mac, 'lab', content);
+  const [a, b] = content.chunks.map(({ id }) => id);
+  const bytes = await readFile(chunkPath(server, b ?? ''));
+  bytes[20] = (bytes[20] ?? 0) ^ 1;
+  await writeFile(chunkPath(server, b ?? ''), bytes);
+  for (const id of [a, b]) {
+    const task = await addTask(server, 'pc1', 'deploy', { image: 'lab' });
+    const agent = await bootAgent(server, mac);
+    await agent.post('next');
+    await agent.post(`tasks/${task.id}/result`, failureOf(1, 'CHUNK_CORRUPT', { id }));
+  }
+  t.deepEqual((await images(server))[0].versions[0].hurt, [b], 'the sound one is not suspected');
+});
+
+test('a deploy reads its own version only', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const content = makeImage(2);
+  await capture(server, mac, 'lab', content);
+  await capture(server, mac, 'secret', makeImage(1));
+  await addTask(server, 'pc1', 'deploy', { image: 'lab' });
+  const agent = await bootAgent(server, mac);
+  const ids = content.chunks.map(({ id }) => id);
+  t.is(
+    (await agent.post('packs/fetch', { image: 'lab', version: 1, ids })).statusCode,
+    404,
+    'before its lease',
+  );
+  await agent.post('next');
+  for (const url of [
+    '/agent/v1/images/secret/versions/1',
+    '/agent/v1/images/lab/versions/2',
+    '/agent/v1/images/lab/versions/1/files/p9.caibx',
+    '/agent/v1/images/secret/versions/1/files/p1.caibx',
+  ]) {
+    t.is((await agent.call({ url })).statusCode, 404, url);
+  }
+  for (const url of [
+    '/agent/v1/images/lab/versions/1/files/manifest.json.sig',
+    '/agent/v1/images/lab/versions/1/files/..%2f..%2f..%2fserver.key',
+    '/agent/v1/images/..%2f..%2fserver.key/versions/1',
+  ]) {
+    t.is((await agent.call({ url })).statusCode, 400, url);
+  }
+  const foreign = await agent.post('packs/fetch', { image: 'lab', version: 1, ids: ['e'.repeat(64)] });
+  t.is(foreign.statusCode, 404);
+});
+
+test('rows are rebuilt from manifests when the database is lost', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const content = makeImage(3);
+  await capture(server, mac, 'lab', content);
+  await capture(server, mac, 'lab', content);
+  const before = await images(server);
+  await server.close();
+  for (const suffix of ['', '-wal', '-shm'])
+    await rm(join(server.data, `fog.sqlite${suffix}`), { force: true });
+  const again = await testServer(t, { data: server.data });
+  t.deepEqual((await images(again))[0].versions, before[0].versions);
+  const host = await addHost(again, 'pc1', mac);
+  const third = await capture(again, host.mac, 'lab', content);
+  t.is(third.version, 3);
+  t.deepEqual(third.missing, [], 'the chunks are known again');
+});
+
+test('a version whose manifest is gone is no version', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  await capture(server, mac, 'lab', makeImage(1));
+  await server.close();
+  await rm(join(server.data, 'images/lab/1/manifest.json'));
+  const again = await testServer(t, { data: server.data });
+  t.deepEqual(await images(again), []);
+  const payload = { host: 'pc1', type: 'deploy', params: { image: 'lab' } };
+  const answer = await again.admin({ method: 'POST', url: '/api/tasks', payload });
+  t.is(answer.json().error.code, 'IMAGE_NOT_FOUND');
+});
+
+test('removing a version deletes the chunks that no other version and no open upload needs', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const shared = makeImage(2);
+  const own = makeImage(2);
+  const both = { ...own, chunks: [...own.chunks, ...shared.chunks], ids: [...own.ids] };
+  await capture(server, mac, 'lab', shared);
+  await capture(server, mac, 'lab', both);
+  const deploy = await addTask(server, 'pc1', 'deploy', { image: 'lab', version: 2 });
+  const remove = () => server.admin({ method: 'DELETE', url: '/api/images/lab/versions/2' });
+  t.is((await remove()).statusCode, 409, 'a task deploys it');
+  await server.admin({ method: 'POST', url: `/api/tasks/${deploy.id}/cancel` });
+  t.is((await remove()).statusCode, 204);
+  for (const { id } of own.chunks.slice(0, 2)) t.false(existsSync(chunkPath(server, id)));
+  for (const { id } of shared.chunks) t.true(existsSync(chunkPath(server, id)));
+  t.deepEqual((await verifyOf(server)).damaged, []);
+
+  const open = await capture(server, mac, 'lab', makeImage(2), { publish: false });
+  t.is((await collectChunks(server.app.fog)).chunks, 0, 'pinned');
+  await open.agent.post(`tasks/${open.task.id}/result`, failureOf(open.attempt, 'TOOL_FAILED'));
+  t.is((await collectChunks(server.app.fog)).chunks, 2);
+  t.false(existsSync(dirname(join(server.data, 'uploads', open.uploadId, 'x'))));
+  const next = await capture(server, mac, 'lab', shared);
+  t.is(next.version, 4, 'numbers are never given out twice');
+});
+
+test('the files of a version are checked too', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  await capture(server, mac, 'lab', makeImage(1));
+  await writeFile(join(server.data, 'images/lab/1/p1.map'), 'mop');
+  t.deepEqual((await verifyOf(server)).files, ['p1.map']);
 });
