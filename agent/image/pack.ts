@@ -85,8 +85,13 @@ const pump = (stream: Readable, extract: tar.Extract): { readonly error: Error |
 
 const drained = (extract: tar.Extract): Promise<void> =>
   new Promise((resolve) => {
-    extract.once('drain', () => resolve());
-    extract.once('close', () => resolve());
+    const done = (): void => {
+      extract.off('drain', done);
+      extract.off('close', done);
+      resolve();
+    };
+    extract.on('drain', done);
+    extract.on('close', done);
   });
 
 const feed = async (

@@ -4,6 +4,7 @@ import { type Disk, listDisks } from '../disk/disk.ts';
 import { selectDisk } from '../disk/select.ts';
 import { type DiskTable, readTable } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
+import { decodeCaibx } from '../image/caibx.ts';
 import { captureRange } from '../image/capture.ts';
 import { chunkUsage } from '../image/grid.ts';
 import { manifestText, verifyManifest } from '../image/manifest.ts';
@@ -134,7 +135,10 @@ const transfer = async ({ disk, contents, level, uploadId, context }: TransferOp
       files.set(`${partition.name}.map`, captured.map);
       partitions.push({
         ...partition,
-        index: { ...imageFile(`${partition.name}.caibx`, captured.index), chunks: captured.ids.length },
+        index: {
+          ...imageFile(`${partition.name}.caibx`, captured.index),
+          chunks: decodeCaibx(captured.index).ids.length,
+        },
         map: imageFile(`${partition.name}.map`, captured.map),
       });
     }
