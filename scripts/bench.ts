@@ -1,0 +1,32 @@
+import { parseArgs } from 'node:util';
+import { benchImage } from './lib/bench/image.ts';
+import { printRows, type Row, writeReport } from './lib/bench/report.ts';
+
+interface Options {
+  /** MiB of file data */
+  size: number;
+  runs: number;
+}
+
+const benches: Record<string, (options: Options) => Promise<Row[]>> = { image: benchImage };
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { size: { type: 'string', default: '1024' }, runs: { type: 'string', default: '3' } },
+});
+const [size, runs] = [Number(values.size), Number(values.runs)];
+const names = positionals.length > 0 ? positionals : Object.keys(benches);
+const unknown = names.filter((name) => !(name in benches));
+if (unknown.length > 0 || !(size >= 64) || !(runs >= 1)) {
+  console.error(
+    `Usage: scripts/bench [${Object.keys(benches).join('|')}] [--size MiB, 64 or more] [--runs N]`,
+  );
+  process.exit(2);
+}
+for (const name of names) {
+  const bench = benches[name];
+  if (!bench) continue;
+  const rows = await bench({ size, runs });
+  printRows(rows);
+  console.log(`written: ${await writeReport(name, rows)}`);
+}

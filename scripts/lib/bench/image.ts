@@ -1,0 +1,197 @@
+import { copyFile, mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Captured, captureRange } from '../../../agent/image/capture.ts';
+import type { ChunkSource } from '../../../agent/image/chunk-store.ts';
+import { deployRange } from '../../../agent/image/deploy.ts';
+import { openLocalStore } from '../../../agent/image/local-store.ts';
+import { createPool } from '../../../agent/image/pool.ts';
+import { run } from '../../../agent/process/run.ts';
+import { attach, detach, editFiles, fillFilesystem, mounted, sparseFile } from './image-disk.ts';
+import { peerCapture, peerCasync, peerDeploy, timed } from './peer.ts';
+import { pairedRow, type Row, soloRow } from './report.ts';
+import { extentsFromMap } from './used.ts';
+
+const MIB = 1024 * 1024;
+const LEVEL = 3;
+const CHUNK = MIB;
+
+interface Options {
+  size: number;
+  runs: number;
+}
+
+interface Bench {
+  folder: string;
+  size: number;
+  source: string;
+  target: string;
+}
+
+/**
+ * Capture and deploy against FOG's own pipeline (partclone and zstd), on loop devices over files in RAM, run by
+ * run in turn. `size`: MiB of file data on a filesystem twice as large.
+ */
+export const benchImage = async ({ size, runs }: Options): Promise<Row[]> => {
+  const folder = await mkdtemp('/dev/shm/bench-');
+  const devices: string[] = [];
+  try {
+    const bytes = size * 2 * MIB;
+    for (const name of ['source', 'target']) {
+      await sparseFile(join(folder, name), bytes);
+      devices.push(await attach(join(folder, name)));
+    }
+    const [source = '', target = ''] = devices;
+    const bench: Bench = { folder, size: bytes, source, target };
+    console.log(`image: ${size} MiB of files, ${runs} runs`);
+    await fillFilesystem(source, join(folder, 'mount'), size);
+    return [...(await captureRows(bench, size, runs)), ...(await deployRows(bench, size, runs))];
+  } finally {
+    for (const device of devices) await detach(device);
+    await rm(folder, { recursive: true, force: true });
+  }
+};
+
+const captureRows = async (bench: Bench, dataMib: number, runs: number): Promise<Row[]> => {
+  const { folder, source } = bench;
+  const file = join(folder, 'peer.zst');
+  const first: { ours: number; peer: number }[] = [];
+  const sizes: { ours: number; peer: number }[] = [];
+  for (let turn = 0; turn < runs; turn += 1) {
+    await rm(join(folder, 'chunks'), { recursive: true, force: true });
+    await cold(source);
+    let sent = 0;
+    const ours = await timed(async () => {
+      sent = (await capture(bench)).stats.bytesSent;
+    });
+    await cold(source);
+    let stored = 0;
+    const peer = await timed(async () => {
+      stored = await peerCapture(source, file, LEVEL);
+    });
+    first.push({ ours, peer });
+    sizes.push({ ours: sent, peer: stored });
+    console.log(`  capture ${ours.toFixed(2)} s, partclone | zstdmt ${peer.toFixed(2)} s`);
+  }
+
+  const casync = join(folder, 'casync');
+  await peerCasync(source, casync, join(folder, 'first.caibx'));
+  await copyFile(join(folder, 'source'), join(folder, 'original'));
+  const changed = await mounted(source, join(folder, 'mount'), () =>
+    editFiles(join(folder, 'mount'), 0.01, dataMib, 0, 2),
+  );
+  await cold(source);
+  // each run needs the store as it was before the change
+  await run('cp', ['-a', join(folder, 'chunks'), join(folder, 'chunks-before')]);
+  const again: { ours: number; peer: number }[] = [];
+  let sentAgain = 0;
+  for (let turn = 0; turn < runs; turn += 1) {
+    await rm(join(folder, 'chunks'), { recursive: true, force: true });
+    await run('cp', ['-a', join(folder, 'chunks-before'), join(folder, 'chunks')]);
+    await cold(source);
+    const ours = await timed(async () => {
+      sentAgain = (await capture(bench)).stats.bytesSent;
+    });
+    await cold(source);
+    const peer = await timed(() => peerCapture(source, join(folder, 'again.zst'), LEVEL));
+    again.push({ ours, peer });
+    console.log(`  capture again ${ours.toFixed(2)} s, partclone | zstdmt ${peer.toFixed(2)} s`);
+  }
+  const grown = await peerCasync(source, casync, join(folder, 'second.caibx'));
+  for (const name of ['casync', 'again.zst', 'chunks-before']) {
+    await rm(join(folder, name), { recursive: true, force: true });
+  }
+  return [
+    pairedRow('capture.first', 's', first),
+    pairedRow('capture.size', 'bytes', sizes),
+    pairedRow('capture.again', 's', again),
+    pairedRow('capture.again.bytes', 'of changed', [{ ours: sentAgain / changed, peer: grown / changed }]),
+  ];
+};
+
+const deployRows = async (bench: Bench, dataMib: number, runs: number): Promise<Row[]> => {
+  const { folder, source, target } = bench;
+  const file = join(folder, 'peer.zst');
+  await cold(source);
+  const captured = await capture(bench);
+  await peerCapture(source, file, LEVEL);
+  const blank: { ours: number; peer: number }[] = [];
+  for (let turn = 0; turn < runs; turn += 1) {
+    await run('blkdiscard', [target]);
+    const ours = await timed(() => deploy(bench, captured));
+    await run('blkdiscard', [target]);
+    const peer = await timed(() => peerDeploy(file, target));
+    blank.push({ ours, peer });
+    console.log(`  deploy ${ours.toFixed(2)} s, zstd | partclone ${peer.toFixed(2)} s`);
+  }
+
+  await run('blkdiscard', [target]);
+  await deploy(bench, captured);
+  await mounted(target, join(folder, 'mount'), () => editFiles(join(folder, 'mount'), 0.05, dataMib, 300, 3));
+  await cold(target);
+  await copyFile(join(folder, 'target'), join(folder, 'used'));
+  const again: { ours: number; peer: number }[] = [];
+  let wire = 0;
+  for (let turn = 0; turn < runs; turn += 1) {
+    await restoreUsed(bench);
+    const ours = await timed(async () => {
+      wire = (await deploy(bench, captured)).bytesReceived;
+    });
+    await restoreUsed(bench);
+    const peer = await timed(() => peerDeploy(file, target));
+    again.push({ ours, peer });
+    console.log(`  deploy again ${ours.toFixed(2)} s, zstd | partclone ${peer.toFixed(2)} s`);
+  }
+  const whole = (await deploy(bench, captured, 'none')).bytesReceived;
+  return [
+    pairedRow('deploy.blank', 's', blank),
+    pairedRow('deploy.again', 's', again),
+    soloRow('deploy.again.bytes', 'of image', [wire / whole]),
+  ];
+};
+
+/** as a task does it: map, threads, chunks, index, everything durable at the end */
+const capture = async ({ folder, size, source }: Bench): Promise<Captured> => {
+  const pool = createPool();
+  try {
+    const extents = await extentsFromMap(source, folder);
+    const sink = openLocalStore(join(folder, 'chunks'), pool, { verify: false });
+    return await captureRange({
+      device: source,
+      start: 0,
+      size,
+      extents,
+      chunkSize: CHUNK,
+      level: LEVEL,
+      sink,
+      pool,
+    });
+  } finally {
+    await pool.close();
+  }
+};
+
+const deploy = async (
+  { folder, target }: Bench,
+  { index, map }: Captured,
+  compare: 'sample' | 'none' = 'sample',
+): Promise<{ bytesReceived: number }> => {
+  const pool = createPool();
+  try {
+    const source: ChunkSource = openLocalStore(join(folder, 'chunks'), pool);
+    const options = { index, map, chunkSize: CHUNK, source, pool, compare };
+    return (await deployRange({ ...options, device: target, start: 0 })).stats;
+  } finally {
+    await pool.close();
+  }
+};
+
+/** the target as a machine that has run this image for a while */
+const restoreUsed = async ({ folder, target }: Bench): Promise<void> => {
+  await run('cp', ['--no-preserve=all', join(folder, 'used'), join(folder, 'target')]);
+  await cold(target);
+};
+
+/** no page cache of the loop device: both sides read it anew */
+const cold = async (device: string): Promise<void> => {
+  await run('blockdev', ['--flushbufs', device]);
+};
