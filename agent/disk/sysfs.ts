@@ -77,9 +77,14 @@ export const readSysfsDisk = async (kernelName: string, root = '/sys'): Promise<
     hardwareReadOnly: features?.[VIRTIO_BLK_F_RO] === '1',
     card: kernelName.startsWith('mmcblk') && (await readAttribute(folder, 'device/type')) === 'SD',
     serial: await readSerial(folder),
-    wwn: (await readAttribute(folder, 'wwid')) || (await readAttribute(folder, 'device/wwid')) || null,
+    wwn:
+      worldWide(await readAttribute(folder, 'wwid')) ?? worldWide(await readAttribute(folder, 'device/wwid')),
   };
 };
+
+/** Kernels make up `t10.…` and `nvme.…` from model and serial where the device has no name of its own. */
+const worldWide = (wwid: string | null): string | null =>
+  wwid !== null && /^(naa|eui|uuid)\.[0-9a-f-]+$/i.test(wwid) ? wwid : null;
 
 /** virtio: serial; NVMe, MMC: device/serial; SCSI: page 0x80 of the vital product data, 4 bytes of header. */
 const readSerial = async (folder: string): Promise<string | null> => {

@@ -33,9 +33,9 @@ export const readBootMenu = async (options: { signal?: AbortSignal } = {}): Prom
 };
 
 /**
- * `efibootmgr -v`. Version 17 (Debian 12) prints `HD(…)/File(\EFI\…)` and optional data as text;
- * version 18 (Debian 13) prints `HD(…)/\EFI\…` with data as hex, and dumps of bytes on lines of their
- * own. Both put a tab between label and path. Pure.
+ * `efibootmgr -v`. Versions 17 (Debian 12) and 18 (Debian 13) print `HD(…)/File(\EFI\…)`, with libefivar
+ * 39 also `HD(…)/\EFI\…`; optional data follows at once, as text or hex. Version 18 adds dumps of bytes on
+ * lines of their own. A tab stands between label and path. Pure.
  */
 export const parseBootMenu = (text: string): BootMenu => {
   const value = (name: string): string | null =>
