@@ -16,8 +16,8 @@ export const diskConfig = (efiLoader?: string): string =>
 
 /**
  * The static `grub/grub.cfg` of the TFTP folder, the same for all machines: it asks the server for this
- * machine's own, and starts the disk if there is none. A refused connection is noticed at once, a host
- * that is switched off after about 30 s.
+ * machine's own, and starts the disk if there is none. GRUB gives up on a server that does not answer,
+ * or refuses, after about 30 s.
  */
 export const askConfig = (serverUrl: string): string => {
   const { url, authority } = parseServerUrl(serverUrl);
