@@ -9,7 +9,7 @@ import { createReport } from './lib/demo/report.ts';
 import { runScenario } from './lib/demo/scenario.ts';
 import { screenshotOfPage } from './lib/demo/screenshot.ts';
 import { root } from './lib/root.ts';
-import { machineFirmwares } from './vm/firmware.ts';
+import { machineFirmwares } from './lib/vm/firmware.ts';
 
 const options = await yargs(hideBin(process.argv))
   .scriptName('scripts/demo')

@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImagingError } from '../../../agent/errors.ts';
 import { prepareTftp } from '../../../server-stub/netboot/tftp.ts';
-import { type Machine, type MachineOptions, startMachine } from '../../vm/machine.ts';
+import { type Machine, type MachineOptions, startMachine } from '../vm/machine.ts';
 import type { ScenarioOptions } from './scenario.ts';
 
 /** What the demo's system says about itself at each start (scripts/lib/demo/check.sh). */

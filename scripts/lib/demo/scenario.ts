@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { ImagingError } from '../../../agent/errors.ts';
 import { run } from '../../../agent/process/run.ts';
 import { size } from '../../../agent/tui/view.ts';
-import type { MachineFirmware } from '../../vm/firmware.ts';
+import type { MachineFirmware } from '../vm/firmware.ts';
 import { createMachines, type Facts, type Machines } from './machines.ts';
 import type { Report } from './report.ts';
 import { makeSourceDisk, rootPartition, sourceDiskSize } from './source-disk.ts';

@@ -1,8 +1,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ImagingError } from '../../agent/errors.ts';
-import { run } from '../../agent/process/run.ts';
+import { ImagingError } from '../../../agent/errors.ts';
+import { run } from '../../../agent/process/run.ts';
 import { type Child, startChild } from './child.ts';
 
 export interface LabOptions {

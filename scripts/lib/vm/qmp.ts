@@ -1,7 +1,7 @@
 import { createConnection, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { ImagingError, isErrno } from '../../agent/errors.ts';
+import { ImagingError, isErrno } from '../../../agent/errors.ts';
 
 export interface QmpEvent {
   event: string;

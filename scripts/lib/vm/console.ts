@@ -1,5 +1,5 @@
 import { closeSync, openSync, readSync } from 'node:fs';
-import { isErrno } from '../../agent/errors.ts';
+import { isErrno } from '../../../agent/errors.ts';
 
 /** What a machine prints on its serial port, read from the file that QEMU writes. */
 export interface ConsoleReader {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { ImagingError } from '../../agent/errors.ts';
+import { ImagingError } from '../../../agent/errors.ts';
 import { type Child, startChild } from './child.ts';
 import { readConsole } from './console.ts';
 import { acceleratorArguments, firmwareArguments, type MachineFirmware } from './firmware.ts';

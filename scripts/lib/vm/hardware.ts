@@ -1,4 +1,4 @@
-import { ImagingError } from '../../agent/errors.ts';
+import { ImagingError } from '../../../agent/errors.ts';
 import { escapeOption } from './firmware.ts';
 
 export const diskBuses = ['virtio', 'sata', 'nvme', 'usb'] as const;

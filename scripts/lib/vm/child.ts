@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { ImagingError } from '../../agent/errors.ts';
+import { ImagingError } from '../../../agent/errors.ts';
 
 export interface ChildOptions {
   /** network namespace to run in */

@@ -1,5 +1,5 @@
 import { copyFileSync, existsSync } from 'node:fs';
-import { ImagingError } from '../../agent/errors.ts';
+import { ImagingError } from '../../../agent/errors.ts';
 
 export const machineFirmwares = ['bios', 'uefi', 'secureboot'] as const;
 export type MachineFirmware = (typeof machineFirmwares)[number];
