@@ -20,7 +20,7 @@ const MIB = 1024 * 1024;
 /** the format's largest chunk */
 const MAX_CHUNK = 16 * MIB;
 /** received chunks are checked and made durable in portions of at most this many bytes */
-const PORTION = 64 * MIB;
+const PORTION = 32 * MIB;
 
 /**
  * The upload of a capture: a new one with a number of its own, or that of an earlier attempt of the same

@@ -9,7 +9,9 @@ const keyParams = z.object({ key: z.string().min(1).max(64).describe('id, name o
 
 /** /api/hosts */
 export const adminHostRoutes = (app: App, state: State): void => {
-  app.get('/api/hosts', { schema: { response: { 200: z.array(hostAnswerSchema) } } }, async () =>
+  // an inventory has tens of kilobytes: it comes with the single host only
+  const listed = z.array(hostAnswerSchema.omit({ inventory: true }));
+  app.get('/api/hosts', { schema: { response: { 200: listed } } }, async () =>
     (await listHosts(state.db)).map(toAnswer),
   );
 

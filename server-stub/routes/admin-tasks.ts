@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { ImagingError } from '../../agent/errors.ts';
 import { logLineSchema, newTaskSchema, type TaskAnswer, taskAnswerBodySchema } from '../api.ts';
 import type { State } from '../state.ts';
-import { getHost, listHosts } from '../store/hosts.ts';
+import { getHost, hostNames } from '../store/hosts.ts';
 import { readLog } from '../store/logs.ts';
 import { findTask, listTasks, type StoredTask } from '../store/tasks.ts';
 import { taskParams } from './new-task.ts';
@@ -44,7 +44,7 @@ export const adminTaskRoutes = (app: App, state: State): void => {
         ...(hostId ? { hostId } : {}),
         ...(open ? { open } : {}),
       });
-      const names = new Map((await listHosts(state.db)).map(({ id, name }) => [id, name]));
+      const names = await hostNames(state.db);
       return tasks.map((task) => toTaskAnswer(state, task, names.get(task.row.hostId) ?? ''));
     },
   );

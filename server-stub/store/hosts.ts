@@ -94,6 +94,12 @@ export const listHosts = async (db: Database): Promise<Host[]> => {
   );
 };
 
+/** Names by id, for lists of other things. */
+export const hostNames = async (db: Database): Promise<Map<string, string>> => {
+  const rows = await db.selectFrom('hosts').select(['id', 'name']).execute();
+  return new Map(rows.map(({ id, name }) => [id, name]));
+};
+
 /**
  * The host that a machine is: by any of its MAC addresses, else by its SMBIOS UUID where exactly one
  * host has it (vendors ship whole series with one UUID).

@@ -1,15 +1,16 @@
 import { DatabaseSync, type SQLInputValue } from 'node:sqlite';
 import { SqliteDialect } from 'kysely';
+import { ImagingError } from '../../agent/errors.ts';
 
 /**
  * kysely's SQLite dialect on Node's own node:sqlite. `synchronous=FULL`: a state change that was
- * acknowledged is on the disk, also after a power cut (WAL alone would lose the last commits).
+ * acknowledged is on the disk, also after a power cut (WAL alone would lose the last commits). The file is
+ * held exclusively: the queue of open tasks lives in one process's memory.
+ *
+ * @throws ImagingError CONFIG_INVALID (another server has the file)
  */
 export const sqliteDialect = (file: string): SqliteDialect => {
-  const database = new DatabaseSync(file);
-  database.exec(
-    'PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;',
-  );
+  const database = openExclusively(file);
   return new SqliteDialect({
     database: {
       close: () => database.close(),
@@ -24,6 +25,28 @@ export const sqliteDialect = (file: string): SqliteDialect => {
       },
     },
   });
+};
+
+const openExclusively = (file: string): DatabaseSync => {
+  const database = new DatabaseSync(file);
+  try {
+    database.exec(`
+      PRAGMA busy_timeout = 5000;
+      PRAGMA locking_mode = EXCLUSIVE;
+      PRAGMA journal_mode = WAL;
+      PRAGMA synchronous = FULL;
+      PRAGMA foreign_keys = ON;
+      BEGIN EXCLUSIVE;
+      COMMIT;
+    `);
+    return database;
+  } catch (error) {
+    database.close();
+    if (!(error instanceof Error && /database is locked/.test(error.message))) throw error;
+    throw new ImagingError('CONFIG_INVALID', `Cannot open ${file}: another server is using it`, {
+      cause: error,
+    });
+  }
 };
 
 /** kysely types parameters as unknown; our tables hold text, integers and null only. */
