@@ -1,0 +1,197 @@
+// Runs inside the initramfs in place of the agent: what only a machine with real buses, udev and EFI
+// variables can show. Prints facts as JSON lines; disk.test.ts says what they must be.
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { claimDisk } from '../../agent/disk/claim.ts';
+import { readAt, writeAt } from '../../agent/disk/device-io.ts';
+import { discardRanges } from '../../agent/disk/discard.ts';
+import { type Disk, listDisks } from '../../agent/disk/disk.ts';
+import { mountReadOnly } from '../../agent/disk/mount.ts';
+import { addPartitions, flushDevice } from '../../agent/disk/partition-nodes.ts';
+import { selectDisk } from '../../agent/disk/select.ts';
+import { readAttribute } from '../../agent/disk/sysfs.ts';
+import { readTable, removeTable, writeTable } from '../../agent/disk/table.ts';
+import { toImagingError } from '../../agent/errors.ts';
+import { driverFor } from '../../agent/filesystem/index.ts';
+import { probe } from '../../agent/filesystem/probe.ts';
+import { setBootEntry } from '../../agent/machine/efi-boot.ts';
+import { readBootMenu } from '../../agent/machine/efi-variables.ts';
+import { readIdentity } from '../../agent/machine/identity.ts';
+import { collectInventory } from '../../agent/machine/inventory.ts';
+import { power } from '../../agent/machine/power.ts';
+import { run } from '../../agent/process/run.ts';
+import type { DiskHint, Plan, PlannedPartition } from '../../agent/protocol/index.ts';
+
+const MIB = 1024 * 1024;
+const { signal } = new AbortController();
+
+const fact = async (name: string, find: () => Promise<unknown>): Promise<void> => {
+  let value: unknown;
+  try {
+    value = await find();
+  } catch (thrown) {
+    const error = toImagingError(thrown);
+    value = { error: error.code, message: error.message, details: error.details };
+  }
+  console.log(`FACT ${JSON.stringify({ name, value })}`);
+};
+
+const disks = await listDisks();
+
+const selected = async (
+  hint: DiskHint | undefined,
+  purpose: 'capture' | 'deploy',
+): Promise<string | undefined> => selectDisk(disks, hint, purpose).serial;
+
+const bySerial = async (serial: string): Promise<Disk> => selectDisk(await listDisks(), { serial }, 'deploy');
+
+const readOnlyFlags = async (): Promise<Record<string, string | null>> => {
+  const flags: Record<string, string | null> = {};
+  for (const { name, partitions, serial } of await listDisks()) {
+    if (!serial) continue;
+    for (const node of [name, ...partitions.map(({ path }) => path.slice(5))]) {
+      flags[node] = await readAttribute(`/sys/class/block/${node}`, 'ro');
+    }
+  }
+  return flags;
+};
+
+const hashOf = async (path: string): Promise<string> => {
+  const hash = createHash('sha256');
+  for await (const block of createReadStream(path, { highWaterMark: MIB })) hash.update(block);
+  return hash.digest('hex');
+};
+
+const partition = (number: number, start: number, size: number, more: Partial<PlannedPartition>) => ({
+  ...{ name: `p${number}`, number, start, size, contentSize: size, grow: false, label: '', attributes: '' },
+  ...{ role: 'data' as const, method: 'used' as const, filesystem: '' },
+  type: '0fc63daf-8483-4772-8e79-3d69d8477de4',
+  uuid: '',
+  ...more,
+});
+
+const ESP = 'c12a7328-f81f-11d2-ba4b-00a0c93ec93b';
+
+const planFor = (disk: Disk, espUuid: string): Plan => ({
+  ...{ image: 'debian', version: 1, imageDisk: 'd1', table: 'gpt', warnings: [], unused: [] },
+  disk: { serial: '', wwn: '', size: disk.size, logicalSectorSize: disk.logicalSectorSize },
+  tableId: 'd3b07384-d113-4ec6-a7d4-0123456789ab',
+  partitions: [
+    partition(1, MIB, 64 * MIB, {
+      type: ESP,
+      role: 'esp',
+      filesystem: 'vfat',
+      uuid: espUuid,
+      label: 'EFI "é", 😀',
+    }),
+    partition(2, 65 * MIB, 128 * MIB, { role: 'os', filesystem: 'ext4', grow: true }),
+    partition(3, 193 * MIB, 32 * MIB, { role: 'swap', filesystem: 'swap' }),
+    partition(4, 225 * MIB, 64 * MIB, { filesystem: 'ntfs' }),
+  ],
+});
+
+const fillEsp = async (node: string, loaders: readonly string[]): Promise<void> => {
+  await run('mkfs.vfat', ['-F', '32', '-s', '1', node]);
+  const folder = await mkdtemp(join(tmpdir(), 'esp-'));
+  await run('mount', ['-t', 'vfat', node, folder]);
+  for (const loader of loaders) {
+    const file = join(folder, ...loader.split('\\'));
+    await mkdir(dirname(file), { recursive: true });
+    await writeFile(file, 'MZ');
+  }
+  await run('umount', [folder]);
+};
+
+/** What a deploy does around its data, with Debian 13's tools and udev watching. */
+const deploy = async () => {
+  await using claim = await claimDisk(await bySerial('SATA-1'));
+  const plan = planFor(claim.disk, '11111111-1111-4111-8111-111111111111');
+  await removeTable(claim);
+  const nodes = await addPartitions(claim, plan);
+  const [esp = '', root = '', swap = '', data = ''] = ['p1', 'p2', 'p3', 'p4'].map((name) => nodes.get(name));
+  await fillEsp(esp, ['\\EFI\\debian\\shimx64.efi', '\\EFI\\BOOT\\BOOTX64.EFI']);
+  await run('mkfs.ext4', ['-q', root, '64M']);
+  const geometry = ['--sectors-per-track', '63', '--heads', '255', '--partition-start', '2048'];
+  await run('mkntfs', ['--quick', '--force', ...geometry, data, String(32 * 2048)]);
+  for (const node of nodes.values()) await flushDevice(node);
+  await flushDevice(claim.path);
+  await driverFor('ext4')?.grow?.(root, signal);
+  await driverFor('ntfs')?.grow?.(data, signal);
+  const facts = { uuid: '0b8bd0c5-1a2f-4f5e-9c55-8b6d2c1e0f11', label: 'swäp' };
+  await driverFor('swap')?.recreate?.(swap, facts, signal);
+  const rest = { start: 300 * MIB, size: claim.disk.size - 301 * MIB };
+  const discard = await discardRanges(claim, [rest]);
+  const table = await writeTable(claim, plan, { bootArea: Buffer.alloc(512, 0x90) });
+  const boot = await setBootEntry({ claim, partition: 1, device: `${claim.path}1`, label: 'debian' });
+  return { table, discard, boot, during: await readOnlyFlags(), name: claim.disk.name };
+};
+
+/** The same disk gets another image: the entry of the first one must go. */
+const deployAgain = async () => {
+  await using claim = await claimDisk(await bySerial('SATA-1'));
+  const plan = planFor(claim.disk, '22222222-2222-4222-8222-222222222222');
+  await removeTable(claim, { keep: plan.partitions });
+  const nodes = await addPartitions(claim, plan);
+  await fillEsp(nodes.get('p1') ?? '', ['\\EFI\\Microsoft\\Boot\\bootmgfw.efi']);
+  await writeTable(claim, plan);
+  return await setBootEntry({ claim, partition: 1, device: `${claim.path}1`, label: 'debian' });
+};
+
+await fact('disks', async () => disks);
+await fact('flags', readOnlyFlags);
+await fact('identity', readIdentity);
+await fact('select.none', async () => await selected(undefined, 'deploy'));
+await fact('select.nvme', async () => await selected({ serial: 'NVME-1' }, 'deploy'));
+await fact('select.usb', async () => await selected({ serial: 'USB-1' }, 'deploy'));
+await fact('select.read-only.deploy', async () => await selected({ serial: 'RO-1' }, 'deploy'));
+await fact('select.read-only.capture', async () => await selected({ serial: 'RO-1' }, 'capture'));
+await fact('select.nothing', async () => await selected({ serial: 'NONE' }, 'deploy'));
+await fact('claim.read-only', async () => {
+  // chosen by somebody who does not ask selectDisk: the claim itself must find out
+  await using claim = await claimDisk(selectDisk(disks, { serial: 'RO-1' }, 'capture'));
+  return claim.path;
+});
+await fact('write without a claim', async () => {
+  await writeAt((await bySerial('NVME-1')).path, [{ offset: 0, bytes: new Uint8Array(512) }]);
+});
+await fact('deploy', deploy);
+await run('udevadm', ['settle']);
+await fact('flags after release', readOnlyFlags);
+await fact('deploy again', deployAgain);
+await fact('menu', readBootMenu);
+await fact('read-only look', async () => {
+  const disk = await bySerial('SATA-1');
+  const before = await hashOf(disk.path);
+  const found: Record<string, unknown> = {};
+  for (const { path, size, number } of disk.partitions) {
+    const { type } = await probe(path);
+    const driver = driverFor(type);
+    try {
+      await driver?.check(path, signal);
+      const usage = await driver?.usage(path, size, signal);
+      found[type] = { extents: usage?.extents.length, minimumBytes: usage?.minimumBytes, number };
+    } catch (error) {
+      found[type] = toImagingError(error).code;
+    }
+    if (type === 'swap') continue;
+    await using mounted = await mountReadOnly(path, type);
+    found[`${type} mounted`] = (await run('ls', [mounted.path])).stdout;
+  }
+  await flushDevice(disk.path);
+  return { found, same: before === (await hashOf(disk.path)), table: (await readTable(disk.path)).kind };
+});
+await fact('4096', async () => {
+  await using claim = await claimDisk(await bySerial('4KN-1'));
+  const plan = planFor(claim.disk, '33333333-3333-4333-8333-333333333333');
+  await removeTable(claim);
+  await addPartitions(claim, plan);
+  await writeTable(claim, plan);
+  const sector = await readAt(claim.path, 4096, 8);
+  return sector.toString('latin1');
+});
+await fact('inventory', collectInventory);
+console.log('FACTS END');
+await power('poweroff');
