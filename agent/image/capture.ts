@@ -1,4 +1,4 @@
-import { chunksPerPack, frameLimit } from '../protocol/agent-api.ts';
+import { chunksPerPack } from '../protocol/agent-api.ts';
 import type { TransferStats } from '../protocol/task.ts';
 import type { Region } from './arena.ts';
 import { encodeCaibx } from './caibx.ts';
@@ -8,6 +8,7 @@ import { type Device, openDevice } from './device.ts';
 import type { Extent } from './extent.ts';
 import { chunkUsage, type Grid } from './grid.ts';
 import { allSettled, createFailure, createLanes } from './lanes.ts';
+import { frameLimit } from './limit.ts';
 import type { ChunkPool } from './pool.ts';
 import { startTransfer } from './transfer.ts';
 import { encodeMap, normaliseExtents } from './used-map.ts';

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import binding from 'zstd-napi/binding.js';
 import { ImagingError } from '../errors.ts';
-import { frameLimit } from '../protocol/agent-api.ts';
+import { frameLimit } from './limit.ts';
 
 // one context each per thread: creating them costs more than using them
 let compressor: { context: binding.CCtx; level: number } | undefined;

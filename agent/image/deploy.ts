@@ -1,5 +1,5 @@
 import { ImagingError } from '../errors.ts';
-import { chunksPerPack, frameLimit } from '../protocol/agent-api.ts';
+import { chunksPerPack } from '../protocol/agent-api.ts';
 import type { TransferStats } from '../protocol/task.ts';
 import { decodeCaibx } from './caibx.ts';
 import type { ChunkSource, StoredChunk } from './chunk-store.ts';
@@ -10,6 +10,7 @@ import { createFlusher, type Flusher } from './flusher.ts';
 import { chunkUsage, type Grid } from './grid.ts';
 import type { FrameAt } from './job.ts';
 import { createFailure, createLanes, type Lanes } from './lanes.ts';
+import { frameLimit } from './limit.ts';
 import { hashLocal, type LocalRange, spread } from './local.ts';
 import type { ChunkPool } from './pool.ts';
 import { startTransfer, type Transfer } from './transfer.ts';

@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { access, mkdir, open, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasCode, ImagingError, isErrno } from '../errors.ts';
-import { frameLimit } from '../protocol/agent-api.ts';
 import type { ChunkSink, ChunkSource, StoredChunk } from './chunk-store.ts';
 import { openFrame } from './codec.ts';
 import { allSettled } from './lanes.ts';
+import { frameLimit } from './limit.ts';
 import { type ChunkPool, SYNC_THREADS } from './pool.ts';
 import { publishFiles } from './publish.ts';
 

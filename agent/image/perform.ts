@@ -1,10 +1,10 @@
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { ImagingError, isErrno } from '../errors.ts';
-import { frameLimit } from '../protocol/agent-api.ts';
 import { sharedMemory } from './arena.ts';
 import { readChunk, writeChunk } from './chunk-io.ts';
 import { chunkId, compressFrame, openFrame } from './codec.ts';
 import type { FrameAt, JobKind, Jobs, StageSeconds } from './job.ts';
+import { frameLimit } from './limit.ts';
 import { publishFiles } from './publish.ts';
 
 type Performers = { [K in JobKind]: (job: Jobs[K]['job']) => Jobs[K]['result'] };

@@ -62,6 +62,8 @@ interface Thread {
 export const SYNC_THREADS = 2;
 /** one job under way and one waiting in the thread: no gap between them, and order hardly suffers */
 const DEPTH = 2;
+/** chunk bytes lie outside the heap; the default would let every thread's grow for nothing */
+const HEAP = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 };
 const MIB = 1024 * 1024;
 
 /** `worker.ts` in the source tree, `worker.mjs` beside the bundle. */
@@ -77,7 +79,11 @@ export const createPool = (options: PoolOptions = {}): ChunkPool => {
   let broken: ImagingError | undefined;
 
   const start = (lane: Lane): Thread => {
-    const worker = new Worker(workerUrl, { workerData: { shared: arena.buffer }, name: `image-${lane}` });
+    const worker = new Worker(workerUrl, {
+      workerData: { shared: arena.buffer },
+      name: `image-${lane}`,
+      resourceLimits: HEAP,
+    });
     const thread: Thread = { worker, lane, tasks: new Map(), idleSince: performance.now() };
     worker.unref();
     worker.on('message', (answer: JobAnswer) => settle(thread, answer));

@@ -1,8 +1,8 @@
 import binding from 'zstd-napi/binding.js';
 import { ImagingError } from '../errors.ts';
-import { frameLimit } from '../protocol/agent-api.ts';
 import { compressFrame } from './codec.ts';
 import type { Extent } from './extent.ts';
+import { frameLimit } from './limit.ts';
 
 export interface UsedMap {
   /** bytes of the partition */

@@ -20,8 +20,7 @@ export const longPollSeconds = 25;
 export const idsPerRequest = 1000;
 /** chunks in one pack: the unit of durability on the server */
 export const chunksPerPack = 64;
-/** a zstd frame of incompressible data is a little larger than the data */
-export const frameLimit = (chunkSize: number): number => chunkSize + (chunkSize >> 7) + 1024;
+export { frameLimit } from '../image/limit.ts';
 
 /** /fog/site.json in the per-boot cpio: the only place a boot learns its server and token from. */
 export const siteSchema = z.strictObject({
