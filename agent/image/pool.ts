@@ -8,7 +8,7 @@ import { noSeconds } from './perform.ts';
 export interface PoolOptions {
   /** threads; default: the machine's cores, 1 to 8 */
   workers?: number;
-  /** bytes of shared memory for chunks on their way; default 208 MiB, so that the process stays under 512 */
+  /** bytes of shared memory for chunks on their way; default 176 MiB, so that the process stays under 512 */
   memory?: number;
 }
 
@@ -71,7 +71,7 @@ const workerUrl = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './w
 
 /** Start a pool. Close it in the end; threads without work do not keep the process alive. */
 export const createPool = (options: PoolOptions = {}): ChunkPool => {
-  const { workers = Math.min(8, Math.max(1, availableParallelism())), memory = 208 * MIB } = options;
+  const { workers = Math.min(8, Math.max(1, availableParallelism())), memory = 176 * MIB } = options;
   const arena = createArena(memory);
   const queues = { work: [] as Task[], sync: [] as Task[] };
   const total = { ...noSeconds(), idle: 0 };

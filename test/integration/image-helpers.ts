@@ -16,7 +16,7 @@ export const folderOf = async (t: ExecutionContext): Promise<string> => {
   return folder;
 };
 
-export const poolOf = (t: ExecutionContext, memory = 208 * MIB): ChunkPool => {
+export const poolOf = (t: ExecutionContext, memory = 176 * MIB): ChunkPool => {
   const pool = createPool({ memory });
   t.teardown(() => pool.close());
   return pool;
