@@ -64,7 +64,6 @@ try {
       server: server.url,
       token: server.adminToken,
       data: join(out, 'data'),
-      artefacts: join(root, 'out/initramfs'),
       firmware: options.firmware,
       out,
       work,

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
 interface Stage {
@@ -51,6 +51,7 @@ const stages: Stage[] = [
 ];
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
+const passedTitles: string[] = [];
 const args = process.argv.slice(2);
 const flags = new Set(args.filter((arg) => arg.startsWith('--')));
 const only = args.filter((arg) => !arg.startsWith('--'));
@@ -77,6 +78,7 @@ if (only.length > 0) {
     if (flags.has('--quick') && !stage.quick) continue;
     if (existsSync(stage.folder)) await runStage(stage);
   }
+  if (!flags.has('--quick')) checkCoverage();
 }
 
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
@@ -90,6 +92,23 @@ async function runCheck(name: string, command: string, commandArgs: string[]): P
     totals.failed += 1;
     console.log(output.slice(-8000));
   }
+}
+
+/** Every promise of test/COVERAGE.md names a test; it must be there and must have passed just now. */
+function checkCoverage(): void {
+  const named = [
+    ...readFileSync('test/COVERAGE.md', 'utf8').matchAll(/`(test\/[^`]+\.test\.ts)`: (.+?)(?:<br>| \|$)/gm),
+  ];
+  const absent = named.filter(
+    ([, file = '', title = '']) =>
+      !existsSync(file) || !passedTitles.some((passed) => passed.endsWith(title)),
+  );
+  for (const [, file, title] of absent) console.log(`    not passed, or not there: ${file}: ${title}`);
+  if (absent.length === 0 && named.length > 0) totals.passed += 1;
+  else totals.failed += 1;
+  console.log(
+    `${absent.length === 0 ? 'ok' : 'FAILED'} coverage: ${named.length} tests named in test/COVERAGE.md`,
+  );
 }
 
 async function runStage(stage: Stage): Promise<void> {
@@ -110,7 +129,10 @@ async function runStage(stage: Stage): Promise<void> {
         failing = test[1] === 'not ok';
         if (test[3]) counts.skipped += 1;
         else if (failing) counts.failed += 1;
-        else counts.passed += 1;
+        else {
+          counts.passed += 1;
+          passedTitles.push(test[2] ?? '');
+        }
         console.log(`  ${failing ? 'FAILED' : test[3] ? 'skipped' : 'ok'} ${test[2]}`);
       } else if (failing && !/^\d+\.\.\d+$/.test(line)) console.log(`    ${line}`);
     },

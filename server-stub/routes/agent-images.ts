@@ -15,7 +15,7 @@ import { checkChunks } from '../images/hurt.ts';
 import { filesOf, readVersion, versionFolder } from '../images/version-folder.ts';
 import type { State } from '../state.ts';
 import { soundChunks } from '../store/chunks.ts';
-import { requireDeployOf } from './agent-scope.ts';
+import { requireDeployOf, requireReaderOf } from './agent-scope.ts';
 import type { App } from './types.ts';
 
 export const versionParams = z.object({
@@ -36,7 +36,7 @@ export const agentImageRoutes = (app: App, state: State): void => {
     { schema: { params: versionParams, response: { 200: signedManifestSchema } } },
     async (request) => {
       const { name, version } = request.params;
-      requireDeployOf(state, request, name, version);
+      requireReaderOf(state, request, name, version);
       const { text, signature } = await existing(name, version);
       return { manifest: text, signature, keyId: state.key.keyId };
     },

@@ -56,6 +56,22 @@ export const requireDeployOf = (
   return row;
 };
 
+/**
+ * A manifest is read by who deploys the version, and by a capture of the same image: it reads back what it
+ * has published. @throws ImagingError NOT_FOUND
+ */
+export const requireReaderOf = (
+  state: State,
+  request: FastifyRequest,
+  image: string,
+  version: number,
+): void => {
+  const captures = leasedTasks(state, request).some(
+    ({ type, params }) => type === 'capture' && (params as TaskParams<'capture'>).image === image,
+  );
+  if (!captures) requireDeployOf(state, request, image, version);
+};
+
 /** Tasks that the speaking machine holds now. A silent one is held: only a new check-in takes it away. */
 export const leasedTasks = (state: State, request: FastifyRequest): TaskRow[] =>
   state.board

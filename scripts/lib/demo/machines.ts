@@ -1,7 +1,6 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImagingError } from '../../../agent/errors.ts';
-import { prepareTftp } from '../../../server-stub/netboot/tftp.ts';
+import { bootNetwork } from '../vm/boot-folder.ts';
 import { type Machine, type MachineOptions, startMachine } from '../vm/machine.ts';
 import type { ScenarioOptions } from './scenario.ts';
 
@@ -33,13 +32,8 @@ const TASK_MS = 900_000;
 
 /** The demo's two machines. Their firmware's variables last as long as the demo, as in real ones. */
 export const createMachines = async (options: ScenarioOptions): Promise<Machines> => {
-  const { server, artefacts, firmware, out, work, signal } = options;
-  // QEMU's NAT shows the host's loopback as 10.0.2.2
-  const seenUrl = server.replace('127.0.0.1', '10.0.2.2');
-  const tftp = join(work, 'tftp');
-  await mkdir(tftp, { recursive: true });
-  await prepareTftp(artefacts, tftp, seenUrl);
-  const bootfile = firmware === 'bios' ? 'autoexec.ipxe' : 'shimx64.efi';
+  const { server, firmware, out, work, signal } = options;
+  const network = await bootNetwork(server, firmware, join(work, 'tftp'));
   const boots = new Map<string, number>();
 
   const start = (name: MachineName, disk: string, more: MachineOptions): Promise<Machine> => {
@@ -79,7 +73,7 @@ export const createMachines = async (options: ScenarioOptions): Promise<Machines
       const machine = await start(name, disk, {
         boot: 'net',
         vars: join(work, `${name}.vars`),
-        nics: [{ mac: macs[name], network: { kind: 'user', tftp, bootfile } }],
+        nics: [{ mac: macs[name], network }],
       });
       try {
         await Promise.all([machine.waitForExit({ timeoutMs: TASK_MS }), during()]);

@@ -17,7 +17,6 @@ export interface ScenarioOptions {
   token: string;
   /** the server's data folder */
   data: string;
-  artefacts: string;
   firmware: MachineFirmware;
   out: string;
   work: string;
@@ -67,7 +66,10 @@ export const runScenario = async (options: ScenarioOptions): Promise<void> => {
     'the deployed disk starts by itself and reaches its login prompt',
     `${deployed.firmware} firmware`,
   );
-  report.prove('its files are the source machine’s', `SHA-256 of ${deployed.files} files checked inside it`);
+  report.prove(
+    'its files are the source machine’s',
+    `BLAKE2 sums of ${deployed.files} files checked inside it`,
+  );
   report.prove('its root filesystem has grown', `${size(original.root)} to ${size(deployed.root)}`);
 
   say('changing 8 MB on the source, capturing again');

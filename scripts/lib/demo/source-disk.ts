@@ -96,7 +96,7 @@ const build = async (work: string): Promise<void> => {
   await makeEsp(parts.esp, tree);
   await run('mkswap', ['-q', '-U', uuids.swap, '-L', 'swap', parts.swap]);
   const dataHashes = await makeData(parts.data, work);
-  await writeFile(join(tree, 'var/lib/fog-demo/data.sha256'), dataHashes);
+  await writeFile(join(tree, 'var/lib/fog-demo/data.b2'), dataHashes);
   await mkdir(join(tree, 'boot/grub'), { recursive: true });
   await writeFile(join(tree, 'boot/grub/grub.cfg'), grubConfig(kernel));
   await run('mke2fs', ['-q', '-t', 'ext4', '-U', uuids.root, '-L', 'root', '-d', tree, parts.root], {
@@ -165,7 +165,7 @@ const configure = async (tree: string): Promise<void> => {
       tree,
       'sh',
       '-c',
-      'find usr boot -xdev -type f ! -path "boot/grub/*" -print0 | LC_ALL=C sort -z | xargs -0 sha256sum > /var/lib/fog-demo/root.sha256',
+      'find usr boot -xdev -type f ! -path "boot/grub/*" -print0 | LC_ALL=C sort -z | xargs -0 b2sum > /var/lib/fog-demo/root.b2',
     ],
     { timeoutMs: 300_000 },
   );
@@ -208,7 +208,7 @@ const makeEsp = async (file: string, tree: string): Promise<void> => {
   }
 };
 
-/** Thousands of small files and a few large ones; the list of their SHA-256 sums. */
+/** Thousands of small files and a few large ones; the list of their BLAKE2 sums. */
 const makeData = async (file: string, work: string): Promise<string> => {
   await run('mkntfs', ['-F', '-Q', '-q', '-L', 'Data', '-p', '2048', '-H', '16', '-S', '63', file]);
   const mount = join(work, 'mnt');
@@ -225,7 +225,7 @@ const makeData = async (file: string, work: string): Promise<string> => {
           ? randomBytes(4 * MIB)
           : Buffer.from(`${'lorem ipsum '.repeat(number % 700)}${number}\n`);
       await writeFile(join(mount, name), text);
-      lines.push(`${createHash('sha256').update(text).digest('hex')}  data/${name}`);
+      lines.push(`${createHash('blake2b512').update(text).digest('hex')}  data/${name}`);
     }
   } finally {
     await run('umount', [mount], { timeoutMs: 120_000 });
