@@ -5,6 +5,7 @@ import { run } from '../process/run.ts';
 import { flushDevice } from './device-io.ts';
 import { type Disk, type ListDisksOptions, listDisks } from './disk.ts';
 import { lockDisk } from './lock.ts';
+import { detachLoops } from './loop-nodes.ts';
 import { normalizeWwn } from './select.ts';
 import { kernelNameOf, listNames, readAttribute, sysfsOf } from './sysfs.ts';
 
@@ -65,6 +66,8 @@ export const claimDisk = async (disk: Disk, options: ClaimOptions = {}): Promise
   const release = async (): Promise<void> => {
     live.delete(claim);
     try {
+      // a task that failed half-way leaves its partition devices behind
+      await detachLoops(now.path);
       await flushDevice(now.path);
     } finally {
       await giveBack();

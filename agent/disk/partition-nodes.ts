@@ -1,9 +1,9 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 import type { Plan } from '../protocol/index.ts';
 import { assertClaim, type DiskClaim } from './claim.ts';
 import { flushDevice } from './device-io.ts';
+import { attachLoop, detachLoops } from './loop-nodes.ts';
 import { kernelNameOf, listNames, readAttribute, readNumber, sysfsOf } from './sysfs.ts';
 import type { DiskTable } from './table.ts';
 
@@ -18,7 +18,7 @@ const UNIT = 512;
 
 /**
  * Devices for the plan's partitions while the disk has no table and cannot boot: one loop device on
- * each range of the disk (Debian 13 ships no addpart). Resolves with name in the image (`p1`) ->
+ * each range of the disk. Resolves with name in the image (`p1`) ->
  * device node. An image of a whole disk without a table: its one content is the disk itself.
  *
  * Add them after the data was written, or flush them before a tool reads them: each node has a page
@@ -37,28 +37,7 @@ export const addPartitions = async (
   await removePartitions(claim, options);
   const nodes = new Map<string, string>();
   for (const { name, start, size } of plan.partitions) {
-    const range = ['--offset', String(start), '--sizelimit', String(size)];
-    const sectors = ['--sector-size', String(plan.disk.logicalSectorSize)];
-    const args = ['--find', '--show', ...range, ...sectors, claim.path];
-    const node = (await run('losetup', args, options)).stdout.trim();
-    nodes.set(name, node);
-    // a number that was read-only in its former life stays so
-    await run('blockdev', ['--setrw', node], options);
-    const folder = sysfsOf(kernelNameOf(node));
-    const actual = {
-      ro: await readAttribute(folder, 'ro'),
-      size: ((await readNumber(folder, 'size')) ?? 0) * UNIT,
-      offset: await readNumber(folder, 'loop/offset'),
-    };
-    if (actual.ro !== '0' || actual.size !== size || actual.offset !== start) {
-      throw new ImagingError(
-        'DISK_WRITE_FAILED',
-        `Cannot make a device for ${name}: ${node} is not as asked for`,
-        {
-          details: { wanted: { start, size }, actual },
-        },
-      );
-    }
+    nodes.set(name, await attachLoop(claim.path, { start, size }, plan.disk.logicalSectorSize, options));
   }
   return nodes;
 };
@@ -71,10 +50,7 @@ export const addPartitions = async (
  */
 export const removePartitions = async (claim: DiskClaim, options: Options = {}): Promise<void> => {
   assertClaim(claim);
-  for (const node of await loopsOn(claim.path)) {
-    await flushDevice(node, options);
-    await detach(node, options);
-  }
+  await detachLoops(claim.path, options);
   await flushDevice(claim.path, options);
   for (const { number } of await knownPartitions(claim.path)) await forget(claim.path, number, options);
 };
@@ -147,24 +123,4 @@ const forget = async (disk: string, number: number, options: Options): Promise<v
   if ((await knownPartitions(disk)).every((known) => known.number !== number)) return;
   const node = partitionPath(disk, number);
   throw new ImagingError('DISK_IN_USE', `Cannot remove ${node}: it is in use`, { details: { path: node } });
-};
-
-/** Loop devices on this very disk, by the kernel's account. */
-const loopsOn = async (disk: string): Promise<string[]> => {
-  const nodes: string[] = [];
-  for (const name of await listNames('/sys/block')) {
-    if ((await readAttribute(`/sys/block/${name}`, 'loop/backing_file')) === disk) nodes.push(`/dev/${name}`);
-  }
-  return nodes;
-};
-
-/** `losetup --detach` succeeds at once and the kernel detaches when the last opener (a prober) has gone. */
-const detach = async (node: string, options: Options): Promise<void> => {
-  await run('losetup', ['--detach', node], options);
-  for (let tries = 0; tries < 100; tries++) {
-    const backing = await readAttribute(sysfsOf(kernelNameOf(node)), 'loop/backing_file');
-    if (backing === null) return;
-    await sleep(50, undefined, options);
-  }
-  throw new ImagingError('DISK_IN_USE', `Cannot detach ${node}: it is in use`, { details: { path: node } });
 };

@@ -3,18 +3,22 @@ import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import fc from 'fast-check';
 import { assertClaim, claimDisk, type DiskClaim } from '../../agent/disk/claim.ts';
 import { readAt, writeAt } from '../../agent/disk/device-io.ts';
 import { discardRanges } from '../../agent/disk/discard.ts';
 import { type Disk, listDisks } from '../../agent/disk/disk.ts';
 import { mountReadOnly } from '../../agent/disk/mount.ts';
 import { addPartitions, flushDevice, removePartitions } from '../../agent/disk/partition-nodes.ts';
+import { planDeploy } from '../../agent/disk/planner.ts';
 import { selectDisk } from '../../agent/disk/select.ts';
 import { kernelNameOf, readAttribute, sysfsOf } from '../../agent/disk/sysfs.ts';
-import { readTable, removeTable, writeTable } from '../../agent/disk/table.ts';
+import { compareTable, readTable, removeTable, writeTable } from '../../agent/disk/table.ts';
+import { hasCode } from '../../agent/errors.ts';
 import { driverFor } from '../../agent/filesystem/index.ts';
 import { run } from '../../agent/process/run.ts';
 import type { Plan, PlannedPartition } from '../../agent/protocol/index.ts';
+import { anyCase } from '../agent/disk/planner-cases.ts';
 import { attachLoop, diskOf, hashOf, MIB } from './loop-device.ts';
 
 const { signal } = new AbortController();
@@ -152,6 +156,18 @@ test('a partition that is mounted holds the whole disk', async (t) => {
   }
 });
 
+test('a release takes back partition devices that a failed task left', async (t) => {
+  const { path } = await attachLoop(t, 32 * MIB);
+  const claim = await claimDisk(await diskOf(path));
+  const nodes = await addPartitions(claim, planFor(claim.disk, { partitions: [partition(1, MIB, 4 * MIB)] }));
+  const node = nodes.get('p1') ?? '';
+  const data = randomBytes(4096);
+  await writeAt(node, [{ offset: 0, bytes: data }]);
+  await claim.release();
+  t.is(await readAttribute(sysfsOf(kernelNameOf(node)), 'loop/backing_file'), null);
+  t.true((await readAt(path, MIB, 4096)).equals(data));
+});
+
 test('two disks and no hint are ambiguous, and neither is written', async (t) => {
   const [one, two] = [await attachLoop(t, 16 * MIB), await attachLoop(t, 16 * MIB)];
   const disks = (await listDisks({ includeLoop: true })).filter(({ path }) =>
@@ -281,6 +297,30 @@ test('a plan for another disk is not written', async (t) => {
 });
 
 for (const sectorSize of [512, 4096]) {
+  test(`real sfdisk writes every plan as it was made (${sectorSize}-byte sectors)`, async (t) => {
+    const { path, file } = await attachLoop(t, 64 * MIB, { sectorSize });
+    const ofThisSize = anyCase.filter(({ disk }) => disk.logicalSectorSize === sectorSize);
+    await using handle = await open(file, 'r+');
+    let written = 0;
+    for (const { image, disk, grow } of fc.sample(ofThisSize, { numRuns: 14, seed: 7 })) {
+      let plan: Plan;
+      try {
+        plan = planDeploy(image, disk, { firmware: image.firmware, grow });
+      } catch (error) {
+        t.true(hasCode(error, 'TARGET_TOO_SMALL'));
+        continue;
+      }
+      await handle.truncate(disk.size);
+      await run('losetup', ['--set-capacity', path]);
+      await using claim = await claimDisk(await diskOf(path));
+      await removeTable(claim);
+      const table = await writeTable(claim, plan);
+      t.deepEqual(compareTable(table, plan), []);
+      written += 1;
+    }
+    t.true(written > 5, `${written} plans`);
+  });
+
   test(`before the table exists, filesystem tools work on partition devices (${sectorSize}-byte sectors)`, async (t) => {
     const { path } = await attachLoop(t, 128 * MIB, { sectorSize });
     const image = await attachLoop(t, 32 * MIB, { sectorSize });
