@@ -23,6 +23,8 @@ const main = async (): Promise<number> => {
   const [first, ...others] = options.nics;
   const machine = await startMachine({
     ...options,
+    // ours: the machine's own folder goes with it, before the last lines are shown
+    console: options.console ?? join(folder, 'console'),
     nics: [{ ...first, network: await network(options, folder) }, ...others],
     signal: interrupted.signal,
   });

@@ -80,16 +80,10 @@ export const bootRoutes =
 
     app.get<{ Params: { name: string } }>('/boot/site/:name', options, (request, reply) => {
       const nonce = parseNonce(request.params.name.replace(/\.cpio$/, ''));
-      const taken = sites.take(nonce);
-      if (!taken) throw new ImagingError('NOT_FOUND', 'Cannot boot: this boot handle is used up or too old');
-      reply.raw.once('close', () => {
-        if (!reply.raw.writableFinished) taken.restore();
-      });
+      const site = sites.take(nonce);
+      if (!site) throw new ImagingError('NOT_FOUND', 'Cannot boot: this boot handle is used up or too old');
       deps.log.info({ ip: request.ip }, 'boot: site given out');
-      return reply
-        .header('cache-control', 'no-store')
-        .type('application/octet-stream')
-        .send(siteCpio(taken.site));
+      return reply.header('cache-control', 'no-store').type('application/octet-stream').send(siteCpio(site));
     });
 
     await staticFiles(app, deps.artefactsFolder, '/boot/', [kernelFile, initrdFile]);

@@ -5,8 +5,8 @@ import type { Site } from '../../agent/protocol/index.ts';
 export interface PendingSites {
   /** a handle for this site, good for one fetch */
   add(site: Site): string;
-  /** the site, and `restore` for a transfer that broke off; undefined if unknown, used up or too old */
-  take(nonce: string): { site: Site; restore: () => void } | undefined;
+  /** undefined if unknown, used up or too old */
+  take(nonce: string): Site | undefined;
 }
 
 export interface PendingSitesOptions {
@@ -40,7 +40,7 @@ export const createPendingSites = (options: PendingSitesOptions = {}): PendingSi
       const found = pending.get(name);
       if (!found || found.expires <= now()) return undefined;
       pending.delete(name);
-      return { site: found.site, restore: () => void pending.set(name, found) };
+      return found.site;
     },
   };
 };
