@@ -54,7 +54,7 @@ export const versionAnswerSchema = z.object({
   /** plain bytes of the version's chunks, each counted once */
   usedBytes: z.number(),
   chunks: z.number(),
-  /** chunks known to be damaged or missing; empty for a sound version */
+  /** chunks known to be damaged or missing, and damaged files of the version; empty for a sound one */
   hurt: z.array(z.string()),
 });
 export const imageAnswerSchema = z.object({

@@ -1,4 +1,3 @@
-import { pathToFileURL } from 'node:url';
 import yargs, { type Argv } from 'yargs';
 import { isImagingError } from '../agent/errors.ts';
 import { taskTypes } from '../agent/protocol/index.ts';
@@ -236,6 +235,4 @@ const diskOf = (argv: {
 const defined = (values: Record<string, unknown>): Record<string, unknown> =>
   Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  process.exitCode = await main(process.argv.slice(2));
-}
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

@@ -78,7 +78,14 @@ export const removeImage = async ({ api, print }: CommandContext, text: string):
 };
 
 const hurtText = (name: string, version: { version: number; hurt: string[] }): string =>
-  `version ${version.version} of ${name}: ${count(version.hurt.length, 'damaged chunk')}`;
+  `version ${version.version} of ${name}: ${hurtParts(version.hurt).join(', ')}`;
+
+/** chunk ids are counted, files of the version are named */
+const hurtParts = (hurt: readonly string[]): string[] => {
+  const chunks = hurt.filter((name) => /^[0-9a-f]{64}$/.test(name)).length;
+  const files = hurt.filter((name) => !/^[0-9a-f]{64}$/.test(name));
+  return [...(chunks > 0 ? [count(chunks, 'damaged chunk')] : []), ...files.map((name) => `damaged ${name}`)];
+};
 
 const defects = ({ damaged, missing, files }: VerifyAnswer): number =>
   damaged.length + missing.length + files.length;

@@ -23,6 +23,10 @@ const statuses: Partial<Record<ErrorCode, number>> = {
  * it, the client only that there was one.
  */
 export const errorHandler = (thrown: FastifyError | Error, request: FastifyRequest, reply: FastifyReply) => {
+  if (request.raw.destroyed && !request.raw.complete) {
+    request.log.info({ method: request.method, route: request.routeOptions.url }, 'the caller hung up');
+    return reply.code(400).send({ error: toWireError(hungUp(thrown)) });
+  }
   const error = known(thrown);
   if (!error) {
     request.log.error({ err: thrown, method: request.method, route: request.routeOptions.url }, 'defect');
@@ -44,6 +48,10 @@ export const notFoundHandler = (request: FastifyRequest, reply: FastifyReply) =>
   const error = new ImagingError('NOT_FOUND', `Cannot ${request.method} this address: no such thing`);
   return reply.code(404).send({ error: toWireError(error) });
 };
+
+/** Nobody reads this answer; it only ends the request. */
+const hungUp = (cause: unknown): ImagingError =>
+  new ImagingError('BAD_REQUEST', 'Cannot read the request: the caller hung up', { cause });
 
 const known = (thrown: FastifyError | Error): ImagingError | undefined => {
   if (isImagingError(thrown)) return thrown;

@@ -45,11 +45,26 @@ const forEachVersion = async (
   state: State,
   decide: (ids: ReadonlySet<string>, hurt: readonly string[]) => Set<string>,
 ): Promise<void> => {
+  const failures: unknown[] = [];
   for (const { image, version, hurt } of await allVersions(state.db)) {
-    const { ids } = await state.library.indexOf(image, version);
-    const now = [...decide(ids, hurt)];
-    if (now.length === hurt.length && now.every((id) => hurt.includes(id))) continue;
-    await setHurt(state.db, image, version, now);
-    await state.announce({ kind: 'image', subject: image, data: { version, hurt: now.length } });
+    try {
+      const { ids } = await state.library.indexOf(image, version);
+      await changeHurt(state, { image, version, hurt }, [...decide(ids, hurt)]);
+    } catch (error) {
+      // a version whose index cannot be read does not keep the others from being marked
+      failures.push(error);
+    }
   }
+  if (failures.length > 0) throw failures[0];
+};
+
+/** Enter and announce what hurts a version: chunk ids and names of its own files. */
+export const changeHurt = async (
+  state: State,
+  { image, version, hurt }: { image: string; version: number; hurt: readonly string[] },
+  now: readonly string[],
+): Promise<void> => {
+  if (now.length === hurt.length && now.every((name) => hurt.includes(name))) return;
+  await setHurt(state.db, image, version, now);
+  await state.announce({ kind: 'image', subject: image, data: { version, hurt: now.length } });
 };

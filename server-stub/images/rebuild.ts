@@ -1,11 +1,10 @@
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { imageNameSchema } from '../../agent/protocol/index.ts';
 import type { State } from '../state.ts';
 import { recordChunks } from '../store/chunks.ts';
 import { allVersions, dropVersion } from '../store/images.ts';
 import { enterVersion } from './publish.ts';
-import { readIndexes, readVersion, versionFolder } from './version-folder.ts';
+import { readIndexes, readVersion, versionFolder, versionFolders } from './version-folder.ts';
 
 /**
  * Bring the database in line with the folders, which are the truth: a version exists if and only if its
@@ -51,15 +50,4 @@ const recordStoredChunks = async (state: State): Promise<void> => {
     }
     await recordChunks(state.db, chunks);
   }
-};
-
-const versionFolders = async (images: string): Promise<{ image: string; version: number }[]> => {
-  const all: { image: string; version: number }[] = [];
-  for (const image of await readdir(images)) {
-    if (!imageNameSchema.safeParse(image).success) continue;
-    for (const number of await readdir(join(images, image))) {
-      if (/^[1-9]\d{0,6}$/.test(number)) all.push({ image, version: Number(number) });
-    }
-  }
-  return all;
 };

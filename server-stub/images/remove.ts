@@ -4,9 +4,9 @@ import { ImagingError } from '../../agent/errors.ts';
 import type { TaskParams } from '../../agent/protocol/index.ts';
 import type { State } from '../state.ts';
 import { forgetChunks } from '../store/chunks.ts';
-import { allVersions, dropVersion, findVersion } from '../store/images.ts';
+import { dropVersion, findVersion } from '../store/images.ts';
 import { syncPath } from './durable.ts';
-import { MANIFEST, versionFolder } from './version-folder.ts';
+import { MANIFEST, readVersion, versionFolder, versionFolders } from './version-folder.ts';
 
 /** files deleted at a time */
 const UNLINKS = 64;
@@ -39,12 +39,17 @@ export const removeVersion = async (state: State, image: string, version: number
 
 /**
  * Mark and sweep: delete the chunks that no version needs and no open upload has pinned.
+ * The folders are asked, not the database: while any version cannot be read, nothing is deleted.
+ *
  * @returns how many, and bytes of their files
+ * @throws ImagingError IMAGE_INVALID
  */
 export const collectChunks = (state: State): Promise<{ chunks: number; bytes: number }> =>
   state.library.lock.exclusive(async () => {
     const needed = new Set<string>();
-    for (const { image, version } of await allVersions(state.db)) {
+    for (const { image, version } of await versionFolders(state.paths.images)) {
+      const signed = await readVersion(versionFolder(state.paths.images, image, version));
+      if (!signed) continue;
       for (const id of (await state.library.indexOf(image, version)).ids) needed.add(id);
     }
     const pins = await state.db

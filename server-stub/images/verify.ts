@@ -4,16 +4,19 @@ import { ImagingError } from '../../agent/errors.ts';
 import type { VerifyAnswer } from '../api.ts';
 import type { State } from '../state.ts';
 import { damagedChunks, recordChunks } from '../store/chunks.ts';
+import { findVersion } from '../store/images.ts';
 import { hashFile } from './durable.ts';
-import { checkChunks, chunksHealed } from './hurt.ts';
-import { filesOf, readVersion, versionFolder } from './version-folder.ts';
+import { changeHurt, checkChunks, chunksHealed } from './hurt.ts';
+import { filesOf, readIndexes, readVersion, type VersionIndex, versionFolder } from './version-folder.ts';
 
 /**
  * Read and check everything that a version consists of: its files against the manifest, every chunk against
  * its name. Versions that share a damaged chunk are marked as hurt with it; a chunk that was thought damaged
  * and is sound (restored from a backup) is trusted again.
  *
- * @throws ImagingError IMAGE_NOT_FOUND, IMAGE_INVALID (an index cannot be read)
+ * Where an index is damaged nobody can say which chunks are needed, so none is checked.
+ *
+ * @throws ImagingError IMAGE_NOT_FOUND, IMAGE_INVALID (the manifest cannot be read)
  */
 export const verifyVersion = async (
   state: State,
@@ -30,10 +33,18 @@ export const verifyVersion = async (
     const found = await hashFile(join(folder, name)).catch(() => undefined);
     if (found?.size !== size || found.sha256 !== sha256) files.push(name);
   }
-  const { ids } = await state.library.indexOf(image, version);
+  const chunks = files.some((name) => name.endsWith('.caibx'))
+    ? { checked: 0, damaged: [], missing: [] }
+    : await verifyChunks(state, await readIndexes(folder, signed.manifest), signal);
+  const before = await findVersion(state.db, image, version);
+  if (before) await changeHurt(state, before, [...chunks.damaged, ...chunks.missing, ...files]);
+  return { image, version, ...chunks, files };
+};
+
+const verifyChunks = async (state: State, { ids }: VersionIndex, signal: AbortSignal | undefined) => {
   const { damaged, missing } = await checkChunks(state, ids, signal);
   await trustAgain(state, ids, new Set([...damaged, ...missing]));
-  return { image, version, checked: ids.size, damaged, missing, files };
+  return { checked: ids.size, damaged, missing };
 };
 
 const trustAgain = async (

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImagingError, isErrno } from '../../agent/errors.ts';
 import { type ChunkIndex, decodeCaibx } from '../../agent/image/caibx.ts';
@@ -84,6 +84,18 @@ export const readIndexes = async (folder: string, manifest: Manifest): Promise<V
     }
   }
   return { ids, bytes };
+};
+
+/** Every folder that may hold a version, whether it has a manifest or not. */
+export const versionFolders = async (images: string): Promise<{ image: string; version: number }[]> => {
+  const all: { image: string; version: number }[] = [];
+  for (const image of await readdir(images)) {
+    if (!imageNameSchema.safeParse(image).success) continue;
+    for (const number of await readdir(join(images, image))) {
+      if (/^[1-9]\d{0,6}$/.test(number)) all.push({ image, version: Number(number) });
+    }
+  }
+  return all;
 };
 
 export const sha256Of = (text: string): string => createHash('sha256').update(text).digest('hex');

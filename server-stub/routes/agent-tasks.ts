@@ -6,6 +6,7 @@ import {
   logSchema,
   nextAnswerSchema,
   progressSchema,
+  type TaskResult,
   taskAnswerSchema,
   taskResultSchema,
 } from '../../agent/protocol/index.ts';
@@ -25,6 +26,11 @@ const idParams = z.object({ id: z.uuid() });
 export const agentTaskRoutes = (app: App, state: State): void => {
   /** place in line that each machine knows already, so that a poll is answered when it changes */
   const told = new Map<string, number>();
+
+  const tidyUp = async (result: TaskResult): Promise<void> => {
+    await checkReportedChunks(state, result);
+    if (result.error?.code === 'STORE_FULL') await collectChunks(state);
+  };
 
   app.post('/agent/v1/next', { schema: { response: { 200: nextAnswerSchema } } }, async (request, reply) => {
     const gone = new AbortController();
@@ -87,9 +93,11 @@ export const agentTaskRoutes = (app: App, state: State): void => {
       const task = await ownTask(state, request, request.params.id);
       await requireProof(state, task, request.body);
       await state.board.finish(task.id, request.body);
-      await checkReportedChunks(state, request.body);
-      if (request.body.error?.code === 'STORE_FULL') await collectChunks(state);
       if (request.body.inventory) await saveInventory(state.db, task.hostId, request.body.inventory);
+      await tidyUp(request.body).catch((err: unknown) => {
+        // the result stands: what follows from it is the server's own affair
+        request.log.error({ err, task: task.id }, 'cannot tidy up after a failed task');
+      });
       request.log.info(
         { task: task.id, type: task.type, outcome: request.body.outcome, code: request.body.error?.code },
         'task ended',

@@ -174,10 +174,10 @@ function logLink(task) {
 
 function imageRows({ name, versions }) {
   return versions.map((version) => {
-    const hurt = version.hurt.length;
-    const state = hurt
-      ? element('span', 'bad', `${hurt} damaged chunk${hurt === 1 ? '' : 's'}`)
-      : element('span', 'good', 'sound');
+    const chunks = version.hurt.filter((name) => /^[0-9a-f]{64}$/.test(name)).length;
+    const hurt = version.hurt.filter((name) => !/^[0-9a-f]{64}$/.test(name)).map((name) => `damaged ${name}`);
+    if (chunks > 0) hurt.unshift(`${chunks} damaged chunk${chunks === 1 ? '' : 's'}`);
+    const state = element('span', hurt.length > 0 ? 'bad' : 'good', hurt.join(', ') || 'sound');
     return row([
       `${name}@${version.version}`,
       time(version.createdAt),

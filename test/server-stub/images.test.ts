@@ -372,4 +372,22 @@ test('the files of a version are checked too', async (t) => {
   await capture(server, mac, 'lab', makeImage(1));
   await writeFile(join(server.data, 'images/lab/1/p1.map'), 'mop');
   t.deepEqual((await verifyOf(server)).files, ['p1.map']);
+  t.deepEqual((await images(server))[0].versions[0].hurt, ['p1.map']);
+  await writeFile(join(server.data, 'images/lab/1/p1.caibx'), 'mop');
+  t.like(await verifyOf(server), { checked: 0, files: ['p1.caibx', 'p1.map'] });
+});
+
+test('while a version cannot be read no chunk is deleted', async (t) => {
+  const server = await testServer(t);
+  const { mac } = await addHost(server, 'pc1');
+  const content = makeImage(2);
+  await capture(server, mac, 'lab', content);
+  await server.close();
+  await writeFile(join(server.data, 'images/lab/1/manifest.json'), 'torn');
+  const errors: unknown[] = [];
+  const again = await testServer(t, { data: server.data, onError: (error) => errors.push(error) });
+  t.regex(String(errors[0]), /Cannot serve the version in .*lab\/1/);
+  t.deepEqual(await images(again), []);
+  await t.throwsAsync(collectChunks(again.app.fog));
+  for (const { id } of content.chunks) t.true(existsSync(chunkPath(again, id)));
 });
