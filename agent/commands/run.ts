@@ -15,6 +15,11 @@ export const runCommand = async ({ screen, ...flags }: RunCommandOptions): Promi
   const end = (): void => ending.abort();
   process.once('SIGTERM', end);
   process.once('SIGINT', end);
+  // before blessed installs its own, which shows the screen's trouble instead of the error
+  process.on('uncaughtException', (error) => {
+    console.error(`fog: ${error.stack ?? error.message}`);
+    process.exit(70);
+  });
   const status = await openScreen(screen);
   try {
     await runAgent({
