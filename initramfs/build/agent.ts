@@ -1,6 +1,7 @@
 import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { build, type Plugin } from 'esbuild';
+import { z } from 'zod';
 import { run } from '../../agent/process/run.ts';
 import { hashFile, hashOf } from './cache.ts';
 import { PROJECT } from './lists.ts';
@@ -9,13 +10,14 @@ import { PROJECT } from './lists.ts';
 export const AGENT_FOLDER = 'usr/lib/fog/agent';
 
 export interface Bundle {
-  files: { name: string; contents: Uint8Array }[];
+  files: { name: string; contents: Buffer }[];
   /** SHA-256 of everything that the agent's layer is made of, blessed's data and the addon included */
   key: string;
 }
 
 /** One ESM bundle per entry, `<name>.mjs`: what one asks for by `new URL('./worker.mjs', import.meta.url)` lies beside it. */
 export const bundleAgent = async (entries: Readonly<Record<string, string>>): Promise<Bundle> => {
+  const { version } = versionSchema.parse(JSON.parse(await readFile(join(PROJECT, 'package.json'), 'utf8')));
   const { outputFiles } = await build({
     entryPoints: { ...entries },
     absWorkingDir: PROJECT,
@@ -35,20 +37,23 @@ export const bundleAgent = async (entries: Readonly<Record<string, string>>): Pr
       js: "import {createRequire as fogRequire} from 'node:module'; const require = fogRequire(import.meta.url), __filename = import.meta.filename, __dirname = import.meta.dirname;",
     },
     external: ['term.js', 'pty.js'],
+    define: { FOG_AGENT_VERSION: JSON.stringify(`${version}+${SOURCE_MARK}`) },
     plugins: [blessedWidgets, zstdAddon],
   });
+  // the agent says which source it is made of: a hash of what it was bundled to
+  const source = hashOf(outputFiles.map(({ text }) => text)).slice(0, 12);
   const files = outputFiles
-    .map(({ path, contents }) => ({ name: basename(path), contents }))
+    .map(({ path, text }) => ({
+      name: basename(path),
+      contents: Buffer.from(text.replaceAll(SOURCE_MARK, source)),
+    }))
     .sort((a, b) => (a.name < b.name ? -1 : 1));
   const beside = await Promise.all(
     [ADDON, ...(await filesOf(BLESSED_DATA))].map(
       async (path) => `${path.slice(PROJECT.length)} ${await hashFile(path)}`,
     ),
   );
-  const key = hashOf([
-    ...files.map(({ name, contents }) => hashOf([name, Buffer.from(contents).toString('hex')])),
-    ...beside,
-  ]);
+  const key = hashOf([...files.map(({ name, contents }) => hashOf([name, contents.toString()])), ...beside]);
   return { files, key };
 };
 
@@ -61,6 +66,9 @@ export const installAgent = async (root: string, bundle: Bundle): Promise<void> 
   await run('strip', ['--strip-unneeded', join(folder, 'binding.node')]);
   await cp(BLESSED_DATA, join(folder, '../usr'), { recursive: true });
 };
+
+const versionSchema = z.object({ version: z.string() });
+const SOURCE_MARK = '@SOURCE@';
 
 const ADDON = join(PROJECT, 'node_modules/zstd-napi/build/Release/binding.node');
 const BLESSED_DATA = join(PROJECT, 'node_modules/blessed/usr');

@@ -74,18 +74,21 @@ test('the description is true of every file', async (t) => {
     (pack) => [`packs/${pack.sha256}.squashfs`, pack] as const,
   );
   const described = [...Object.entries(artefacts.files), ...packs];
-  t.deepEqual(Object.keys(artefacts.files).sort(), [
-    'disk-loader/grubx64.efi',
-    'disk-loader/shimx64.efi',
-    'grubx64.efi',
-    'initrd.img',
-    'ipxe.efi',
-    'shimx64.efi',
-    'snponly.efi',
-    'undionly.kpxe',
-    'vmlinuz',
-  ]);
-  t.deepEqual(Object.keys(artefacts.packs).sort(), ['memtester', 'testdisk']);
+  t.deepEqual(
+    new Set(Object.keys(artefacts.files)),
+    new Set([
+      'disk-loader/grubx64.efi',
+      'disk-loader/shimx64.efi',
+      'grubx64.efi',
+      'initrd.img',
+      'ipxe.efi',
+      'shimx64.efi',
+      'snponly.efi',
+      'undionly.kpxe',
+      'vmlinuz',
+    ]),
+  );
+  t.like(artefacts.packs, { memtester: {}, testdisk: {} });
   for (const [path, { size, sha256 }] of described) {
     t.is((await stat(join(OUTPUT, path))).size, size, path);
     t.is(await hashFile(join(OUTPUT, path)), sha256, path);
