@@ -184,7 +184,13 @@ test('NTFS: the backup boot sector behind the volume is in the map', async (t) =
 test('a device with two signatures is ambiguous', async (t) => {
   const { path } = await attachLoop(t, 64 * MIB);
   await run('mkfs.ext4', ['-q', path]);
-  // somebody formatted it as FAT before: that boot sector ends where ext4's superblock begins
+  // a squashfs begins where ext4 leaves room for a boot sector
+  const folder = await mkdtemp(join(tmpdir(), 'squash-'));
+  t.teardown(async () => await rm(folder, { recursive: true }));
+  await run('mksquashfs', [import.meta.dirname, join(folder, 'image'), '-quiet', '-no-progress']);
+  await copyExtents(join(folder, 'image'), path, [{ offset: 0, length: 512 }]);
+  t.true((await probe(path)).ambiguous);
+  // or it was FAT before
   const other = await attachLoop(t, 64 * MIB);
   await run('mkfs.vfat', ['-I', other.path]);
   await copyExtents(other.path, path, [{ offset: 0, length: 512 }]);
