@@ -8,7 +8,7 @@ import { type Board, openBoard } from './queue/board.ts';
 import type { TaskRow } from './queue/task-row.ts';
 import { defaultSettings, type Settings } from './settings.ts';
 import { type Database, openDatabase } from './store/database.ts';
-import { recordEvent } from './store/event-log.ts';
+import { createEventLog } from './store/event-log.ts';
 import { saveLastSeen } from './store/hosts.ts';
 import { openSigningKey, type SigningKey } from './store/keys.ts';
 import { newToken, secretFile } from './store/secrets.ts';
@@ -33,8 +33,10 @@ export interface State {
   adminToken: string;
   registerUnknown: boolean;
   now: () => number;
-  /** keep an event in the database, then tell the viewers */
-  announce(event: ServerEvent): Promise<void>;
+  /** tell the viewers, and keep the event */
+  announce(event: ServerEvent): void;
+  /** write the events that have not been written yet */
+  flushEvents(): Promise<void>;
   /** a machine was heard of */
   seen(hostId: string): void;
   close(): Promise<void>;
@@ -57,8 +59,9 @@ export const openState = async (options: StateOptions): Promise<State> => {
   const key = openSigningKey(paths.root);
   const db = await openDatabase(join(paths.root, 'fog.sqlite'));
   const hub = createEventHub();
-  const announce = async (event: ServerEvent): Promise<void> => {
-    await recordEvent(db, event, new Date(now()));
+  const events = createEventLog(db);
+  const announce = (event: ServerEvent): void => {
+    events.add(event, new Date(now()));
     hub.publish(event);
   };
   const library = openLibrary(paths);
@@ -79,6 +82,7 @@ export const openState = async (options: StateOptions): Promise<State> => {
   };
   const timers = [
     every(settings.sweepMs, () => board.sweep(), onError),
+    every(settings.sweepMs, events.flush, onError),
     every(settings.saveMs, saveSeen, onError),
   ];
   const state: State = {
@@ -93,11 +97,13 @@ export const openState = async (options: StateOptions): Promise<State> => {
     registerUnknown,
     now,
     announce,
+    flushEvents: events.flush,
     seen: (hostId) => lastSeen.set(hostId, now()),
     close: async () => {
       await Promise.all(timers.map((stop) => stop()));
       await board.close();
       await saveSeen();
+      await events.flush();
       await library.close();
       await db.destroy();
     },

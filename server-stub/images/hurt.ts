@@ -66,5 +66,5 @@ export const changeHurt = async (
 ): Promise<void> => {
   if (now.length === hurt.length && now.every((name) => hurt.includes(name))) return;
   await setHurt(state.db, image, version, now);
-  await state.announce({ kind: 'image', subject: image, data: { version, hurt: now.length } });
+  state.announce({ kind: 'image', subject: image, data: { version, hurt: now.length } });
 };

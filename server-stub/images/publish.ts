@@ -54,7 +54,7 @@ export const publishVersion = (state: State, upload: Upload, manifest: Manifest)
     await enterVersion(state, manifest, text, await readIndexes(folder, manifest));
     await endUpload(state.db, upload.id, 'published');
     await rm(uploadFolder(state, upload.id), { recursive: true, force: true });
-    await state.announce({ kind: 'image', subject: image, data: { version, what: 'published' } });
+    state.announce({ kind: 'image', subject: image, data: { version, what: 'published' } });
   });
 
 /** The database's row of a version that exists; also used when rows are rebuilt from manifests. */

@@ -34,7 +34,7 @@ export const removeVersion = async (state: State, image: string, version: number
   await dropVersion(state.db, image, version);
   state.library.forget(image, version);
   await rm(folder, { recursive: true, force: true });
-  await state.announce({ kind: 'image', subject: image, data: { version, what: 'removed' } });
+  state.announce({ kind: 'image', subject: image, data: { version, what: 'removed' } });
 };
 
 /**

@@ -53,8 +53,8 @@ export interface Board {
 export interface BoardDeps {
   db: Database;
   hub: EventHub;
-  /** keep the event, then tell the viewers */
-  announce: (event: ServerEvent) => Promise<void>;
+  /** tell the viewers, and keep the event */
+  announce: (event: ServerEvent) => void;
   settings: Settings;
   now?: () => number;
   /** called once for every task that ends, after it is durable */
@@ -102,7 +102,7 @@ export const openBoard = async (deps: BoardDeps): Promise<Board> => {
       }
       for (const row of durable) {
         if (isFinal(row)) await deps.onEnded?.(row);
-        await announce({ kind: 'task', subject: row.id, data: { state: row.state, hostId: row.hostId } });
+        announce({ kind: 'task', subject: row.id, data: { state: row.state, hostId: row.hostId } });
       }
       if (durable.length > 0) wake();
       return answer;

@@ -55,6 +55,9 @@ export const adminEventRoutes = (app: App, state: State): void => {
         response: { 200: z.array(eventAnswerSchema) },
       },
     },
-    (request) => recentEvents(state.db, request.query.limit),
+    async (request) => {
+      await state.flushEvents();
+      return recentEvents(state.db, request.query.limit);
+    },
   );
 };

@@ -20,7 +20,7 @@ export const adminHostRoutes = (app: App, state: State): void => {
     { schema: { body: newHostSchema, response: { 201: hostAnswerSchema } } },
     async (request, reply) => {
       const host = await addHost(state.db, request.body, new Date(state.now()));
-      await state.announce({ kind: 'host', subject: host.id, data: { name: host.name, what: 'added' } });
+      state.announce({ kind: 'host', subject: host.id, data: { name: host.name, what: 'added' } });
       return reply.code(201).send(toAnswer(host));
     },
   );
@@ -43,7 +43,7 @@ export const adminHostRoutes = (app: App, state: State): void => {
         );
       }
       await removeHost(state.db, host.id);
-      await state.announce({ kind: 'host', subject: host.id, data: { name: host.name, what: 'removed' } });
+      state.announce({ kind: 'host', subject: host.id, data: { name: host.name, what: 'removed' } });
       return reply.code(204).send(null);
     },
   );

@@ -22,7 +22,7 @@ export const checkInRoute = (app: App, state: State): void => {
       const session = await createSession(state.db, host.id, boot.hash, now);
       await state.board.hostReturned(host.id);
       await saveIdentity(state.db, host, identity, new Date(now));
-      await state.announce({ kind: 'host', subject: host.id, data: { name: host.name, what: 'checked in' } });
+      state.announce({ kind: 'host', subject: host.id, data: { name: host.name, what: 'checked in' } });
       request.log.info({ host: host.name, bootSeconds: request.body.bootSeconds }, 'machine checked in');
       return {
         session,

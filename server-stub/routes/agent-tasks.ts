@@ -114,7 +114,7 @@ export const agentTaskRoutes = (app: App, state: State): void => {
     },
     async (request) => {
       await saveInventory(state.db, request.hostId, request.body.inventory);
-      await state.announce({ kind: 'host', subject: request.hostId, data: { what: 'inventory' } });
+      state.announce({ kind: 'host', subject: request.hostId, data: { what: 'inventory' } });
       return { cancel: false };
     },
   );

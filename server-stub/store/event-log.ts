@@ -1,17 +1,26 @@
 import type { ServerEvent } from '../events.ts';
 import type { Database } from './database.ts';
 
-/** Keep a state change; progress is not kept here. */
-export const recordEvent = async (db: Database, event: ServerEvent, at: Date): Promise<void> => {
-  await db
-    .insertInto('events')
-    .values({
-      at: at.toISOString(),
-      kind: event.kind,
-      subject: event.subject,
-      data_json: JSON.stringify(event.data),
-    })
-    .execute();
+/**
+ * State changes for people to look back on; progress is not among them. Written in one go from time to time:
+ * what must not be lost stands in the rows of tasks, hosts and versions.
+ */
+export const createEventLog = (db: Database) => {
+  let pending: { at: string; kind: string; subject: string; data_json: string }[] = [];
+  return {
+    add: (event: ServerEvent, at: Date): void => {
+      const { kind, subject, data } = event;
+      pending.push({ at: at.toISOString(), kind, subject, data_json: JSON.stringify(data) });
+    },
+    flush: async (): Promise<void> => {
+      if (pending.length === 0) return;
+      const rows = pending;
+      pending = [];
+      await db.transaction().execute(async (trx) => {
+        for (const row of rows) await trx.insertInto('events').values(row).execute();
+      });
+    },
+  };
 };
 
 export const recentEvents = async (db: Database, limit: number) => {
