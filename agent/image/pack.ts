@@ -101,9 +101,10 @@ const feed = async (
   for await (const { id, frame } of chunks) {
     const body = Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength);
     await new Promise<void>((resolve, reject) => {
-      pack.entry({ name: `${id}.cacnk`, mode: 0o644, mtime: FIXED_TIME }, body, (error) =>
-        error ? reject(error) : resolve(),
-      );
+      const header = { name: `${id}.cacnk`, mode: 0o644, mtime: FIXED_TIME };
+      const entry = pack.entry(header, body, (error) => (error ? reject(error) : resolve()));
+      // tar-stream 3.2 destroys an unfinished entry with the pack's error: without a listener that is uncaught
+      entry.on('error', reject);
     });
   }
 };
