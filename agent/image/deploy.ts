@@ -65,7 +65,7 @@ const REQUESTS = 2;
  * written that has not been checked against its id; unused chunks are left as they are.
  *
  * @throws ImagingError IMAGE_INVALID (index, map and chunk size disagree), CHUNK_CORRUPT, CHUNK_MISSING,
- *   DISK_IN_USE, DISK_READ_FAILED, DISK_WRITE_FAILED with the offset; whatever `source` and `onDurable` throw;
+ *   DISK_IN_USE, DISK_WRITE_FAILED with the offset; whatever `source` and `onDurable` throw;
  *   the signal's reason when it is aborted
  */
 export const deployRange = async (options: DeployOptions): Promise<Deployed> => {
@@ -79,7 +79,7 @@ export const deployRange = async (options: DeployOptions): Promise<Deployed> => 
 
   const device = await openDevice(options.device, { write: true, start, size: grid.size, chunkSize });
   const readers = options.rotational ? 1 : pool.workers * 2;
-  const range: LocalRange = { device, start, grid, pool, failure, readers };
+  const range: LocalRange = { device, start, grid, pool, failure, readers, tolerant: true };
   let flusher: Flusher | undefined;
   try {
     const trusted = await trustDurable(options, range, ids, transfer);

@@ -1,3 +1,4 @@
+import { hasCode } from '../errors.ts';
 import type { Device } from './device.ts';
 import type { Grid } from './grid.ts';
 import type { Failure } from './lanes.ts';
@@ -14,6 +15,8 @@ export interface LocalRange {
   failure: Failure;
   /** reads at a time; 1 on a rotational disk */
   readers: number;
+  /** an unreadable chunk is one that differs (its id is empty), since a write may heal it; else an error */
+  tolerant?: boolean;
 }
 
 /**
@@ -40,9 +43,14 @@ export const hashLocal = async (
           length,
           align: device.align,
         };
-        const { id, bytesRead } = await pool.run('hash', { ...place, used: grid.usedOf(number), at: null });
-        bytes += bytesRead;
-        onChunk(number, id);
+        try {
+          const { id, bytesRead } = await pool.run('hash', { ...place, used: grid.usedOf(number), at: null });
+          bytes += bytesRead;
+          onChunk(number, id);
+        } catch (error) {
+          if (!range.tolerant || !hasCode(error, 'DISK_READ_FAILED')) throw error;
+          onChunk(number, '');
+        }
       });
     }
     await lanes.drain();

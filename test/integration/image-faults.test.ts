@@ -213,6 +213,18 @@ test('a read error names the byte, and nothing is captured', async (t) => {
   t.is(lba, offset / 512);
 });
 
+test('what cannot be read on the target is written', async (t) => {
+  const { folder, store, source, image } = await setting(t);
+  const file = join(folder, 'target');
+  const device = await loopDevice(t, file, size);
+  await deployRange({ ...image, device, source: store });
+  // the last fifth answers EIO to reads, and takes writes
+  await truncate(file, size * 0.8);
+  const { stats } = await deployRange({ ...image, device, source: store });
+  t.true(stats.chunksReused >= chunks * 0.75 && stats.bytesWritten > 0);
+  t.true(await sameBytes(file, source));
+});
+
 test('a write error names the byte', async (t) => {
   const { folder, store, image } = await setting(t);
   const full = await tmpfs(t, folder, '8m');
