@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ImagingError } from '../../../agent/errors.ts';
@@ -30,6 +30,8 @@ export interface Lab {
   addTap(): Promise<string>;
   /** a dnsmasq inside the namespace with this configuration, listening on the bridge */
   startDnsmasq(config: string): Promise<Child>;
+  /** another host on the wire, interface eth0 in a namespace of its own, whose name is returned */
+  addStation(name: string, address: string): Promise<string>;
   /** somebody else's DHCP server on the same wire, which knows nothing of network boot */
   startForeignDhcp(): Promise<Child>;
   /** run a tool inside the namespace */
@@ -44,23 +46,23 @@ export const createLab = async (options: LabOptions = {}): Promise<Lab> => {
   await removeStaleLabs();
   labs += 1;
   const namespace = `fog-lab-${process.pid}-${Date.now().toString(36)}${labs}`;
-  const foreignNamespace = `${namespace}-f`;
   const network = options.network ?? `10.${64 + random(64)}.${random(256)}`;
   const address = `${network}.1`;
   const hostAddress = `${network}.2`;
   const bridge = 'br0';
   const folder = mkdtempSync(join(tmpdir(), 'fog-lab-'));
+  // dnsmasq serves as a user who owns nothing
+  chmodSync(folder, 0o755);
   const children: Child[] = [];
+  const stations: string[] = [];
   let taps = 0;
-  let foreign = false;
 
   const inside = async (tool: string, args: readonly string[]): Promise<string> =>
     (await run('ip', ['netns', 'exec', namespace, tool, ...args])).stdout;
 
   const close = async (): Promise<void> => {
     for (const child of children) await child.stop({ graceMs: 1000 });
-    if (foreign) await run('ip', ['netns', 'delete', foreignNamespace]);
-    await run('ip', ['netns', 'delete', namespace]);
+    for (const one of [...stations, namespace]) await run('ip', ['netns', 'delete', one]);
     rmSync(folder, { recursive: true, force: true });
   };
 
@@ -79,6 +81,21 @@ export const createLab = async (options: LabOptions = {}): Promise<Lab> => {
     await close();
     throw error;
   }
+
+  const addStation = async (name: string, stationAddress: string): Promise<string> => {
+    const station = `${namespace}-${name}`;
+    await run('ip', ['netns', 'add', station]);
+    stations.push(station);
+    const outside = async (...args: string[]): Promise<unknown> =>
+      run('ip', ['netns', 'exec', station, 'ip', ...args]);
+    await inside('ip', ['link', 'add', name, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', station]);
+    await inside('ip', ['link', 'set', name, 'master', bridge, 'up']);
+    await outside('addr', 'add', `${stationAddress}/24`, 'brd', '+', 'dev', 'eth0');
+    await outside('link', 'set', 'eth0', 'up');
+    // for those who ask without an address yet, as DHCP clients do
+    await outside('route', 'add', '255.255.255.255', 'dev', 'eth0');
+    return station;
+  };
 
   const startDnsmasqIn = async (where: string, config: string): Promise<Child> => {
     const file = join(folder, `dnsmasq-${children.length}.conf`);
@@ -112,19 +129,9 @@ export const createLab = async (options: LabOptions = {}): Promise<Lab> => {
       return tap;
     },
     startDnsmasq: (config) => startDnsmasqIn(namespace, config),
-    startForeignDhcp: async () => {
-      foreign = true;
-      await run('ip', ['netns', 'add', foreignNamespace]);
-      const outside = async (args: readonly string[]): Promise<unknown> =>
-        run('ip', ['netns', 'exec', foreignNamespace, 'ip', ...args]);
-      await inside('ip', [
-        ...['link', 'add', 'foreign', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', foreignNamespace],
-      ]);
-      await inside('ip', ['link', 'set', 'foreign', 'master', bridge, 'up']);
-      await outside(['addr', 'add', `${network}.254/24`, 'brd', '+', 'dev', 'eth0']);
-      await outside(['link', 'set', 'eth0', 'up']);
-      return startDnsmasqIn(foreignNamespace, foreignDhcpConfig(network));
-    },
+    addStation,
+    startForeignDhcp: async () =>
+      startDnsmasqIn(await addStation('router', `${network}.254`), foreignDhcpConfig(network)),
   };
 };
 
