@@ -53,12 +53,15 @@ export const collectInventory = async (options: InventoryOptions = {}): Promise<
       maxMHz: cpu.speedMax ? Math.round(cpu.speedMax * 1000) : null,
     },
     memoryBytes: await memoryBytes(),
-    disks: disks.map((disk) => diskFactsSchema.parse(disk)),
+    disks: disks.filter(isHardware).map((disk) => diskFactsSchema.parse(disk)),
     network: await readInterfaces(),
     graphics: graphics.controllers.map(({ vendor, model }) => `${vendor} ${model}`.trim()).filter(Boolean),
     ...(efiLoader ? { efiLoader } : {}),
   });
 };
+
+/** Not the layers of our own root, nor compressed memory. */
+const isHardware = ({ name }: { name: string }): boolean => !/^(loop|zram|ram|dm-|md)\d/.test(name);
 
 /** What the kernel has to give, a little less than what is built in. */
 const memoryBytes = async (): Promise<number> =>
