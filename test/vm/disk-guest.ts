@@ -122,7 +122,7 @@ const deploy = async () => {
   await driverFor('ntfs')?.grow?.(data, signal);
   const facts = { uuid: '0b8bd0c5-1a2f-4f5e-9c55-8b6d2c1e0f11', label: 'swäp' };
   await driverFor('swap')?.recreate?.(swap, facts, signal);
-  const rest = { start: 300 * MIB, size: claim.disk.size - 301 * MIB };
+  const rest = { start: 289 * MIB, size: 10 * MIB };
   const discard = await discardRanges(claim, [rest]);
   const table = await writeTable(claim, plan, { bootArea: Buffer.alloc(512, 0x90) });
   const boot = await setBootEntry({ claim, partition: 1, device: `${claim.path}1`, label: 'debian' });

@@ -33,7 +33,7 @@ test.before(async () => {
       ['sata', 'nvme', 'usb', 'read-only', '4kn'].map(async (name) => {
         const path = join(folder, name);
         await using file = await open(path, 'w');
-        await file.truncate(512 * MIB);
+        await file.truncate(300 * MIB);
         await file.write(Buffer.from(`content of ${name}`), 0, null, 100 * MIB);
         return [name, path] as const;
       }),
@@ -58,7 +58,7 @@ test.before(async () => {
       { file: files['4kn'] ?? '', bus: 'virtio', serial: '4KN-1', sectorSize: 4096 },
     ],
   });
-  exit = await machine.waitForExit({ timeoutMs: 6 * 60_000 }).finally(() => {
+  exit = await machine.waitForExit({ timeoutMs: 12 * 60_000 }).finally(() => {
     for (const line of machine.console().split('\n')) {
       const json = /FACT (\{.*\})\s*$/.exec(line)?.[1];
       if (!json) continue;
