@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync } from 'node:fs';
+import { copyFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setInterval as everyMs } from 'node:timers/promises';
@@ -11,6 +12,7 @@ import { parseVmOptions, type VmOptions } from './lib/vm/options.ts';
 
 /** as timeout(1) */
 const TIMED_OUT = 124;
+let pictures = 0;
 
 const main = async (): Promise<number> => {
   const options = await parseVmOptions(process.argv.slice(2));
@@ -40,7 +42,7 @@ const watch = async (machine: Machine, options: VmOptions, signal: AbortSignal):
   const done = new AbortController();
   const shown = options.console === undefined ? showConsole(machine, done.signal) : Promise.resolve();
   const { screenshot } = options;
-  const pictures = screenshot === undefined ? Promise.resolve() : picture(machine, screenshot, done.signal);
+  const watched = screenshot === undefined ? Promise.resolve() : picture(machine, screenshot, done.signal);
   try {
     const exit = await machine.waitForExit({ timeoutMs: options.timeoutMs });
     if (signal.aborted) throw signal.reason;
@@ -48,13 +50,13 @@ const watch = async (machine: Machine, options: VmOptions, signal: AbortSignal):
     return exit.reason.startsWith('guest-') && exit.reason !== 'guest-panic' ? 0 : 1;
   } catch (error) {
     if (!hasCode(error, 'TOOL_TIMEOUT')) throw error;
-    if (screenshot !== undefined) await machine.screenshot(screenshot);
+    if (screenshot !== undefined) await takePicture(machine, screenshot);
     console.error(`vm: still running after ${options.timeoutMs / 1000} s, ended`);
     return TIMED_OUT;
   } finally {
     await machine.kill();
     done.abort();
-    await Promise.all([shown, pictures]);
+    await Promise.all([shown, watched]);
   }
 };
 
@@ -74,8 +76,15 @@ const showConsole = async (machine: Machine, done: AbortSignal): Promise<void> =
 const picture = async (machine: Machine, path: string, done: AbortSignal): Promise<void> => {
   for await (const _ of ticks(1000, done)) {
     // the last one meets a machine that is just ending
-    await machine.screenshot(path).catch(() => undefined);
+    await takePicture(machine, path).catch(() => undefined);
   }
+};
+
+/** Under its name only when it is whole: QEMU may end in the middle of one. */
+const takePicture = async (machine: Machine, path: string): Promise<void> => {
+  const partial = join(machine.folder, `screen-${pictures++}.png`);
+  await machine.screenshot(partial);
+  await copyFile(partial, path);
 };
 
 async function* ticks(ms: number, signal: AbortSignal): AsyncGenerator<void> {
