@@ -32,15 +32,18 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   }
 
   await using claim = await claimDisk(disk, { signal: context.signal });
+  const binding = bindingOf(plan, image.text);
   const stats = await transferImage({
     claim,
     plan,
     image,
     verify,
-    binding: bindingOf(plan, image.text),
+    binding,
     durable: task.durable,
     context,
   });
+  // growing changes chunks that were reported as durable: an attempt after this one must look for itself
+  await context.reportDurable({ binding, ranges: {} });
   await finishDisk({ claim, plan, image, context });
   return { ...result, stats, summary: `Wrote ${summaryOf(plan, image.manifest)}` };
 };
