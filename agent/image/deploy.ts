@@ -40,7 +40,7 @@ export interface DeployOptions {
   onProgress?: (bytes: number) => void;
   /** chunks that a power cut can no longer take away; awaited before the next flush */
   onDurable?: (ranges: ChunkRange[]) => void | Promise<void>;
-  /** plain bytes between two flushes; default 0.25 % of the used bytes, 2 to 128 MiB */
+  /** plain bytes between two flushes; default 0.5 % of the used bytes, 2 to 128 MiB */
   flushBytes?: number;
   /** name for error details: `p1` */
   partition?: string;
@@ -113,11 +113,11 @@ const readImage = ({ index, map, chunkSize }: DeployOptions): { ids: string[]; g
 };
 
 /**
- * What a power cut may take away is at most twice this (one flush under way, one filling): half a percent. Yet
- * a flush costs an HDD some 20 ms, so there are at most 400 of them up to 51 GiB.
+ * A power cut takes away three times this at most (one flush under way, twice as much behind it): 1.5 %. Yet a
+ * flush costs an HDD some 20 ms, so there are 200 of them up to 25 GiB.
  */
 const defaultFlushBytes = ({ usedBytes }: Grid): number =>
-  Math.min(128 * MIB, Math.max(2 * MIB, Math.floor(usedBytes / 400)));
+  Math.min(128 * MIB, Math.max(2 * MIB, Math.floor(usedBytes / 200)));
 
 /** The chunks of a former attempt, if a sample of them is really there; one mismatch makes all void. */
 const trustDurable = async (

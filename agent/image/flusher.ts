@@ -17,7 +17,7 @@ export interface Flusher {
   /** This chunk's bytes lie on the device. Starts a flush when enough have come together. */
   placed(number: number, bytes: number): void;
   isPlaced(number: number): boolean;
-  /** Waits while a flush is under way and as much again has been written behind it. */
+  /** Waits while a flush is under way and twice as much has been written behind it. */
   room(): Promise<void>;
   /** Flush what is left and report; resolves when that is done. */
   finish(): Promise<ChunkRange[]>;
@@ -70,7 +70,7 @@ export const createFlusher = (options: FlusherOptions, durable: Iterable<number>
   };
 
   const room = async (): Promise<void> => {
-    while (underWay && unflushedBytes >= flushBytes) await underWay;
+    while (underWay && unflushedBytes >= 2 * flushBytes) await underWay;
     failure.check();
   };
 
