@@ -7,7 +7,7 @@ import { openLocalStore } from '../../../agent/image/local-store.ts';
 import { createPool } from '../../../agent/image/pool.ts';
 import { run } from '../../../agent/process/run.ts';
 import { attach, detach, editFiles, fillFilesystem, mounted, sparseFile } from './image-disk.ts';
-import { peerCapture, peerCasync, peerDeploy, timed } from './peer.ts';
+import { peerCapture, peerCasync, peerDeploy, timed, timedPeer } from './peer.ts';
 import { pairedRow, type Row, soloRow } from './report.ts';
 import { extentsFromMap } from './used.ts';
 
@@ -63,11 +63,13 @@ const captureRows = async (bench: Bench, dataMib: number, runs: number): Promise
     const ours = await timed(async () => {
       sent = (await capture(bench)).stats.bytesSent;
     });
-    await cold(source);
     let stored = 0;
-    const peer = await timed(async () => {
-      stored = await peerCapture(source, file, LEVEL);
-    });
+    const peer = await timedPeer(
+      () => cold(source),
+      async (refresh) => {
+        stored = await peerCapture(source, file, LEVEL, refresh);
+      },
+    );
     first.push({ ours, peer });
     sizes.push({ ours: sent, peer: stored });
     console.log(`  capture ${ours.toFixed(2)} s, partclone | zstdmt ${peer.toFixed(2)} s`);
@@ -91,8 +93,10 @@ const captureRows = async (bench: Bench, dataMib: number, runs: number): Promise
     const ours = await timed(async () => {
       sentAgain = (await capture(bench)).stats.bytesSent;
     });
-    await cold(source);
-    const peer = await timed(() => peerCapture(source, join(folder, 'again.zst'), LEVEL));
+    const peer = await timedPeer(
+      () => cold(source),
+      (refresh) => peerCapture(source, join(folder, 'again.zst'), LEVEL, refresh),
+    );
     again.push({ ours, peer });
     console.log(`  capture again ${ours.toFixed(2)} s, partclone | zstdmt ${peer.toFixed(2)} s`);
   }
@@ -113,13 +117,15 @@ const deployRows = async (bench: Bench, dataMib: number, runs: number): Promise<
   const file = join(folder, 'peer.zst');
   await cold(source);
   const captured = await capture(bench);
-  await peerCapture(source, file, LEVEL);
+  await peerCapture(source, file, LEVEL, 1);
   const blank: { ours: number; peer: number }[] = [];
   for (let turn = 0; turn < runs; turn += 1) {
     await run('blkdiscard', [target]);
     const ours = await timed(() => deploy(bench, captured));
-    await run('blkdiscard', [target]);
-    const peer = await timed(() => peerDeploy(file, target));
+    const peer = await timedPeer(
+      () => run('blkdiscard', [target]),
+      (refresh) => peerDeploy(file, target, refresh),
+    );
     blank.push({ ours, peer });
     console.log(`  deploy ${ours.toFixed(2)} s, zstd | partclone ${peer.toFixed(2)} s`);
   }
@@ -136,8 +142,10 @@ const deployRows = async (bench: Bench, dataMib: number, runs: number): Promise<
     const ours = await timed(async () => {
       wire = (await deploy(bench, captured)).bytesReceived;
     });
-    await restoreUsed(bench);
-    const peer = await timed(() => peerDeploy(file, target));
+    const peer = await timedPeer(
+      () => restoreUsed(bench),
+      (refresh) => peerDeploy(file, target, refresh),
+    );
     again.push({ ours, peer });
     console.log(`  deploy again ${ours.toFixed(2)} s, zstd | partclone ${peer.toFixed(2)} s`);
   }
