@@ -48,6 +48,9 @@ export const baseLayer = async (cache: CacheOptions, debian: Layer, parts: Layer
     for (const name of ['dev', 'fog', 'proc', 'run', 'sys', 'tmp'])
       await mkdir(join(root, name), { recursive: true });
     await writeFile(join(root, 'etc/machine-id'), '');
+    // mmdebstrap copies these two from the machine that builds
+    await writeFile(join(root, 'etc/hostname'), 'fog\n');
+    await writeFile(join(root, 'etc/resolv.conf'), '');
     await makeSquashfs(root, join(folder, 'base.squashfs'));
     const files = await readdir(root, { recursive: true });
     await writeFile(join(folder, 'files.txt'), `${files.sort().join('\n')}\n`);
