@@ -12,7 +12,7 @@ import { createPool } from '../image/pool.ts';
 import type { ImagePartition, Manifest } from '../protocol/index.ts';
 import { type Content, inspectContent } from './capture-inspect.ts';
 import type { Handler, TaskContext } from './context.ts';
-import { identityOf, imageFile, writesTo } from './disk-facts.ts';
+import { bytesWrittenTo, identityOf, imageFile } from './disk-facts.ts';
 import { createTally } from './tally.ts';
 import { toolVersions } from './tool-versions.ts';
 
@@ -31,7 +31,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
   context.step('inspect');
   const disk = selectDisk(await listDisks({ signal }), task.params.disk, 'capture');
   context.showDisk(identityOf(disk));
-  const writesBefore = await writesTo(disk);
+  const writtenBefore = await bytesWrittenTo(disk);
   const table = await readTable(disk.path, { signal });
   if (table.kind === 'none') {
     throw new ImagingError('LAYOUT_UNSUPPORTED', `Cannot capture ${disk.path}: it has no partition table`);
@@ -80,7 +80,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
   };
   const published = await server.publish(upload.uploadId, manifest, signal);
   await proveVersion(published, manifest, context);
-  await proveUntouched(disk, writesBefore, context);
+  await proveUntouched(disk, writtenBefore, context);
   return {
     summary: `${image} version ${published.version}: ${partitions.length} partitions of ${disk.path} (serial ${disk.serial ?? 'none'})`,
     image: { name: image, version: published.version },
@@ -177,15 +177,15 @@ const proveVersion = async (
 };
 
 const proveUntouched = async (disk: Disk, before: number, context: TaskContext): Promise<void> => {
-  const after = await writesTo(disk);
+  const after = await bytesWrittenTo(disk);
   if (after !== before) {
     throw new ImagingError(
       'DISK_CHANGED',
-      `Cannot trust the capture: ${disk.path} was written to (${after - before} writes)`,
+      `Cannot trust the capture: ${disk.path} was written to (${after - before} bytes)`,
     );
   }
   context.prove(
     'the source was not written to',
-    `the kernel counts ${after} write operations on ${disk.path}, as before`,
+    `the kernel counts ${after - before} bytes written to ${disk.path} meanwhile`,
   );
 };

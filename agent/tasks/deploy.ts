@@ -8,7 +8,7 @@ import type { Handler, TaskContext } from './context.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
 import { transferImage } from './deploy-transfer.ts';
-import { identityOf, sha256, writesTo } from './disk-facts.ts';
+import { bytesWrittenTo, identityOf, sha256 } from './disk-facts.ts';
 
 /**
  * Write an image version to this machine's disk, in the order of DESIGN.md section 5: nothing is
@@ -59,12 +59,12 @@ const summaryOf = (plan: Plan, manifest: Manifest): string => {
 };
 
 const proveNothingWritten = async (disk: Disk, context: TaskContext): Promise<void> => {
-  const writes = await writesTo(disk);
-  if (writes !== 0) {
+  const written = await bytesWrittenTo(disk);
+  if (written !== 0) {
     throw new ImagingError(
       'DISK_CHANGED',
-      `Cannot call this a dry run: ${disk.path} saw ${writes} writes since boot`,
+      `Cannot call this a dry run: ${disk.path} saw ${written} bytes written since boot`,
     );
   }
-  context.prove('nothing was written', `the kernel counts 0 write operations on ${disk.path} since boot`);
+  context.prove('nothing was written', `the kernel counts 0 bytes written to ${disk.path} since boot`);
 };

@@ -11,10 +11,14 @@ export const identityOf = (disk: Disk): NonNullable<TaskResult['disk']> => ({
   size: disk.size,
 });
 
-/** Write operations that reached this disk since boot: fifth field of its `stat` (Documentation/block/stat.rst). */
-export const writesTo = async (disk: Disk): Promise<number> => {
+/**
+ * Bytes that were written to this disk or discarded on it since boot: fields 7 and 14 of its `stat`, in
+ * units of 512 bytes (Documentation/block/stat.rst). Operations are no measure: an fsync of a tool that only
+ * read is a flush, which the kernel counts as a write of nothing (7 of them in a capture under Linux 6.12).
+ */
+export const bytesWrittenTo = async (disk: Disk): Promise<number> => {
   const fields = (await readFile(`/sys/block/${basename(disk.path)}/stat`, 'utf8')).trim().split(/\s+/);
-  return Number(fields[4]);
+  return (Number(fields[6]) + Number(fields[13])) * 512;
 };
 
 export const sha256 = (bytes: Uint8Array | string): string =>

@@ -9,6 +9,10 @@ import { parseLoaderPath, parseNonce, parseServerUrl } from './words.ts';
  */
 const WINDOWS = '/EFI/Microsoft/Boot/bootmgfw.efi';
 const FALLBACK = '/EFI/BOOT/BOOTX64.EFI';
+// Debian installs neither: a machine that nobody has made an inventory of must start all the same
+const ANY_LOADER = ['shimx64.efi', 'grubx64.efi', 'systemd-bootx64.efi'].map(
+  (name) => `(hd*,*)/EFI/*/${name}`,
+);
 
 /** Nothing to do: on to the machine's own disk, by the loader that inventory knows if there is one. */
 export const diskConfig = (efiLoader?: string): string =>
@@ -56,6 +60,16 @@ const startDisk = (efiLoader?: string): string[] => {
     '    echo "fog: starting ($esp)$loader"',
     '    set root=$esp',
     '    if chainloader ($esp)$loader; then',
+    '      boot',
+    '    fi',
+    '  fi',
+    'done',
+    // a pattern without a match stays a pattern, which is no file
+    `for file in ${ANY_LOADER.join(' ')}; do`,
+    '  if [ -f "$file" ]; then',
+    '    echo "fog: starting $file"',
+    '    regexp --set=1:root "^\\(([^)]+)\\)" "$file"',
+    '    if chainloader "$file"; then',
     '      boot',
     '    fi',
     '  fi',
