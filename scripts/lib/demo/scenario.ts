@@ -145,7 +145,7 @@ const changeSource = async (source: string, work: string): Promise<void> => {
   await run('sh', ['-c', 'head -c 8000000 /dev/urandom > "$1"', 'sh', bulk]);
   const commands = `write ${text} /srv/change\nwrite ${bulk} /srv/bulk\n`;
   const device = `${source}?offset=${rootPartition.start}`;
-  await run('debugfs', ['-w', '-f', '/dev/stdin', device], { input: commands });
+  await run('debugfs', ['-w', '-f', '-', device], { input: commands });
   const { stdout } = await run('debugfs', ['-R', 'cat /srv/change', device]);
   if (stdout.trim() !== 'version-2') throw failure('debugfs did not write the change');
 };
