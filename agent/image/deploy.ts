@@ -9,7 +9,7 @@ import { type ChunkRange, chunksIn } from './durable.ts';
 import { createFlusher, type Flusher } from './flusher.ts';
 import { chunkUsage, type Grid } from './grid.ts';
 import type { FrameAt } from './job.ts';
-import { createFailure, createLanes, type Lanes } from './lanes.ts';
+import { createFailure, createLanes } from './lanes.ts';
 import { frameLimit } from './limit.ts';
 import { hashLocal, type LocalRange, spread } from './local.ts';
 import type { ChunkPool } from './pool.ts';
@@ -40,8 +40,6 @@ export interface DeployOptions {
   onProgress?: (bytes: number) => void;
   /** chunks that a power cut can no longer take away; awaited before the next flush */
   onDurable?: (ranges: ChunkRange[]) => void | Promise<void>;
-  /** plain bytes between two flushes; default 0.5 % of the used bytes, 2 to 128 MiB */
-  flushBytes?: number;
   /** name for error details: `p1` */
   partition?: string;
   signal?: AbortSignal;
@@ -83,8 +81,8 @@ export const deployRange = async (options: DeployOptions): Promise<Deployed> => 
   let flusher: Flusher | undefined;
   try {
     const trusted = await trustDurable(options, range, ids, transfer);
-    const flushBytes = options.flushBytes ?? defaultFlushBytes(grid);
-    flusher = createFlusher({ device, grid, flushBytes, onDurable: options.onDurable, failure }, trusted);
+    const atRisk = bytesAtRisk(grid, pool.workers);
+    flusher = createFlusher({ device, grid, atRisk, onDurable: options.onDurable, failure }, trusted);
     const progress = (number: number): void => onProgress?.(grid.length(number));
     for (const number of trusted) progress(number);
     counts.chunksReused += trusted.length;
@@ -113,11 +111,11 @@ const readImage = ({ index, map, chunkSize }: DeployOptions): { ids: string[]; g
 };
 
 /**
- * A power cut takes away three times this at most (one flush under way, twice as much behind it): 1.5 %. Yet a
- * flush costs an HDD some 20 ms, so there are 200 of them up to 25 GiB.
+ * What a power cut may take away: a chunk for each worker and 1.5 % of the image. Yet a flush costs an HDD some
+ * 20 ms, so the small share is not made smaller, nor is more than 256 MiB waited for at a time.
  */
-const defaultFlushBytes = ({ usedBytes }: Grid): number =>
-  Math.min(128 * MIB, Math.max(2 * MIB, Math.floor(usedBytes / 200)));
+const bytesAtRisk = ({ usedBytes, chunkSize }: Grid, workers: number): number =>
+  workers * chunkSize + Math.min(256 * MIB, Math.floor(usedBytes * 0.015));
 
 /** The chunks of a former attempt, if a sample of them is really there; one mismatch makes all void. */
 const trustDurable = async (
@@ -182,11 +180,8 @@ const fetchRest = async (
   const wanted = placesById(grid, ids, (number) => !flusher.isPlaced(number));
   const writing = createLanes(pool.workers * 2, failure);
 
-  const write = async (id: string, frame: FrameAt): Promise<void> => {
-    const numbers = wanted.get(id);
-    const [first] = numbers ?? [];
-    if (!numbers || first === undefined) return;
-    wanted.delete(id);
+  const write = async (id: string, numbers: readonly number[], frame: FrameAt): Promise<void> => {
+    const [first = 0] = numbers;
     const length = grid.length(first);
     const positions = numbers.map((number) => start + number * grid.chunkSize);
     const place = { fd: device.fd, align: device.align, positions };
@@ -199,17 +194,25 @@ const fetchRest = async (
     }
   };
 
+  /** Once there is room for the chunk at all its places, `work` in a lane. */
+  const enter = async (id: string, work: (numbers: readonly number[]) => Promise<void>): Promise<void> => {
+    const numbers = wanted.get(id);
+    if (!numbers) return;
+    wanted.delete(id);
+    await flusher.reserve(numbers.reduce((sum, number) => sum + grid.length(number), 0));
+    await writing.enter(() => work(numbers));
+  };
+
   /** copy into shared memory here, everything else in a worker */
   const receive = async ({ id, frame }: StoredChunk): Promise<void> => {
     if (frame.length > frameLimit(grid.chunkSize)) {
       const reason = `its frame has ${frame.length} bytes, at most ${frameLimit(grid.chunkSize)} are possible`;
       throw new ImagingError('CHUNK_CORRUPT', `Cannot use chunk ${id}: ${reason}`, { details: { id } });
     }
-    await flusher.room();
-    await writing.enter(async () => {
+    await enter(id, async (numbers) => {
       const region = await pool.hold(frame, failure.signal);
       try {
-        await write(id, { at: region.at, length: frame.length });
+        await write(id, numbers, { at: region.at, length: frame.length });
       } finally {
         region.release();
       }
@@ -240,8 +243,11 @@ const fetchRest = async (
   const requests = createLanes(rotational ? 1 : REQUESTS, failure);
   try {
     const queue = [...wanted.keys()];
-    if (source.path) await readFiles(queue, source.path, write, flusher, writing);
-    else {
+    const { path } = source;
+    if (path) {
+      // a folder of this machine: workers read the files themselves
+      for (const id of queue) await enter(id, (numbers) => write(id, numbers, { path: path(id) }));
+    } else {
       for (let at = 0; at < queue.length; at += chunksPerPack) {
         await requests.enter(() => request(queue.slice(at, at + chunksPerPack)));
       }
@@ -254,20 +260,6 @@ const fetchRest = async (
   } finally {
     await requests.settle();
     await writing.settle();
-  }
-};
-
-/** The source is a folder of this machine: workers read the files themselves. */
-const readFiles = async (
-  queue: readonly string[],
-  path: (id: string) => string,
-  write: (id: string, frame: FrameAt) => Promise<void>,
-  flusher: Flusher,
-  writing: Lanes,
-): Promise<void> => {
-  for (const id of queue) {
-    await flusher.room();
-    await writing.enter(() => write(id, { path: path(id) }));
   }
 };
 

@@ -6,19 +6,19 @@ import type { Failure } from './lanes.ts';
 export interface FlusherOptions {
   device: Device;
   grid: Grid;
-  /** plain bytes between two flushes */
-  flushBytes: number;
+  /** plain bytes that may be on their way to the device or in its cache at a time: what a power cut takes away */
+  atRisk: number;
   onDurable?: ((ranges: ChunkRange[]) => void | Promise<void>) | undefined;
   failure: Failure;
 }
 
 /** Which chunks are on the disk, and which of them a power cut can no longer take away. */
 export interface Flusher {
-  /** This chunk's bytes lie on the device. Starts a flush when enough have come together. */
+  /** Wait until so many bytes more may be written; each reservation ends by `placed` and the flush behind it. */
+  reserve(bytes: number): Promise<void>;
+  /** This chunk's bytes lie on the device. `bytes` of what was reserved. Starts a flush when enough have come together. */
   placed(number: number, bytes: number): void;
   isPlaced(number: number): boolean;
-  /** Waits while a flush is under way and twice as much has been written behind it. */
-  room(): Promise<void>;
   /** Flush what is left and report; resolves when that is done. */
   finish(): Promise<ChunkRange[]>;
   /** Wait for a flush under way, whatever its end. */
@@ -34,19 +34,30 @@ const DURABLE = 2;
  * chunks that were already.
  */
 export const createFlusher = (options: FlusherOptions, durable: Iterable<number> = []): Flusher => {
-  const { device, grid, flushBytes, onDurable, failure } = options;
+  const { device, grid, atRisk, onDurable, failure } = options;
   const state = new Uint8Array(grid.count);
   for (const number of durable) state[number] = DURABLE;
   let unflushed: number[] = [];
   let unflushedBytes = 0;
+  /** reserved and not yet durable */
+  let reserved = 0;
   let underWay: Promise<void> | undefined;
+  let changed = Promise.withResolvers<void>();
+
+  const wake = (): void => {
+    changed.resolve();
+    changed = Promise.withResolvers();
+  };
+  failure.signal.addEventListener('abort', wake, { once: true });
 
   const flush = async (): Promise<void> => {
-    const numbers = unflushed;
+    const [numbers, bytes] = [unflushed, unflushedBytes];
     unflushed = [];
     unflushedBytes = 0;
     await device.flush();
     for (const number of numbers) state[number] = DURABLE;
+    reserved -= bytes;
+    wake();
     await onDurable?.(ranges());
   };
 
@@ -55,23 +66,31 @@ export const createFlusher = (options: FlusherOptions, durable: Iterable<number>
       .catch((error) => failure.fail(error))
       .finally(() => {
         underWay = undefined;
+        wake();
       });
     return underWay;
   };
 
   const ranges = (): ChunkRange[] => rangesOf(grid, (number) => state[number] === DURABLE);
 
+  const reserve = async (bytes: number): Promise<void> => {
+    failure.check();
+    while (reserved > 0 && reserved + bytes > atRisk) {
+      if (unflushed.length > 0) void start();
+      await changed.promise;
+      failure.check();
+    }
+    reserved += bytes;
+  };
+
   const placed = (number: number, bytes: number): void => {
     if (state[number] !== PENDING) return;
     state[number] = PLACED;
     unflushed.push(number);
     unflushedBytes += bytes;
-    if (unflushedBytes >= flushBytes) void start();
-  };
-
-  const room = async (): Promise<void> => {
-    while (underWay && unflushedBytes >= 2 * flushBytes) await underWay;
-    failure.check();
+    // one half is flushed while the other is written
+    if (unflushedBytes >= atRisk / 2) void start();
+    wake();
   };
 
   const finish = async (): Promise<ChunkRange[]> => {
@@ -84,5 +103,5 @@ export const createFlusher = (options: FlusherOptions, durable: Iterable<number>
     await underWay;
   };
 
-  return { placed, isPlaced: (number) => state[number] !== PENDING, room, finish, settle };
+  return { reserve, placed, isPlaced: (number) => state[number] !== PENDING, finish, settle };
 };

@@ -81,7 +81,6 @@ for (const percent of [20, 50, 80]) {
         ...image,
         device: target,
         source: first,
-        flushBytes: size / 400,
         onDurable: (ranges) => {
           reports.push(ranges);
         },

@@ -11,6 +11,12 @@ else
 fi
 root=$(df -B1 --output=size / | tail -n1 | tr -d ' ')
 swap=$(awk '/^SwapTotal/ {print $2}' /proc/meminfo)
-[ -d /sys/firmware/efi ] && firmware=uefi || firmware=bios
+firmware=bios
+if [ -d /sys/firmware/efi ]; then
+  firmware=uefi
+  # four bytes of attributes, then the value
+  secure=$(od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c)
+  [ "${secure:-0}" -eq 1 ] && firmware=secureboot
+fi
 change=$(cat /srv/change 2>/dev/null)
 echo "FOG-DEMO hashes=$hashes files=$files root=$root swap=$swap firmware=$firmware change=${change:-none} end" >/dev/ttyS0

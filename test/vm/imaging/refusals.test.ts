@@ -10,6 +10,9 @@ const macs = {
   uefi: '52:54:00:00:10:04',
 };
 
+/** what a GPT keeps behind its partitions, bytes: 33 sectors */
+const BACKUP_GPT = 33 * 512;
+
 test('what must be refused is refused with its code, and no disk sees a write', async (t) => {
   const bench = await createBench(t);
   const source = await makeSmallDisk(bench.folder, 20 * MIB);
@@ -61,6 +64,10 @@ test('what must be refused is refused with its code, and no disk sees a write', 
       disks.map(() => 0),
       `${code}: 0 write operations`,
     );
-    if (code === 'TARGET_TOO_SMALL') t.true(Number(result.error?.details['needed']) > source.size - 16 * MIB);
+    if (code === 'TARGET_TOO_SMALL') {
+      const { neededBytes, availableBytes } = result.error?.details ?? {};
+      t.is(availableBytes, source.size - 16 * MIB);
+      t.is(neededBytes, source.partition.start + source.partition.size + BACKUP_GPT);
+    }
   }
 });
