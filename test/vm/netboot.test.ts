@@ -43,11 +43,14 @@ const all = (['bios', 'uefi', 'secureboot'] as const).flatMap((firmware) =>
 );
 
 /** Where the disk's loader lies, and where inventory says it does. */
-const loaders = {
-  bios: { file: '', known: undefined },
-  uefi: { file: 'EFI/Microsoft/Boot/bootmgfw.efi', known: undefined },
-  secureboot: { file: 'EFI/debian/shimx64.efi', known: '\\EFI\\debian\\shimx64.efi' },
-} as const;
+const loaderOf = ({ firmware, dhcp }: Case): { file: string; known?: string } => {
+  if (firmware === 'bios') return { file: '' };
+  if (firmware === 'secureboot') {
+    return { file: 'EFI/debian/shimx64.efi', known: '\\EFI\\debian\\shimx64.efi' };
+  }
+  // no inventory: Windows has a fixed place, anything else is looked for
+  return { file: dhcp === 'dhcp' ? 'EFI/Microsoft/Boot/bootmgfw.efi' : 'EFI/fedora/shimx64.efi' };
+};
 
 test.before(async (t) => {
   t.timeout(30 * 60_000);
@@ -66,7 +69,7 @@ for (const one of matrix ? all : pairs) {
     const { lab, requests, checkedIn, url } = await setUp(t, one);
     const disk = join(lab.folder, 'disk.img');
     if (one.firmware === 'bios') makeBiosDisk(disk);
-    else await makeUefiDisk(disk, OUTPUT, loaders[one.firmware].file);
+    else await makeUefiDisk(disk, OUTPUT, loaderOf(one).file);
     const tap = await lab.addTap();
     for (let boot = 0; boot < (one.server === 'idle' ? idleBoots : 1); boot += 1) {
       requests.length = 0;
@@ -99,7 +102,7 @@ for (const one of matrix ? all : pairs) {
           t.is(requests.includes(askedFor(one)), one.server === 'idle', requests.join(' '));
         }
         if (one.firmware !== 'bios' && one.server === 'idle') {
-          t.true(machine.console().includes(`fog: starting (hd0,gpt1)/${loaders[one.firmware].file}`));
+          t.true(machine.console().includes(`fog: starting (hd0,gpt1)/${loaderOf(one).file}`));
         }
       } finally {
         await machine.kill();
@@ -121,7 +124,8 @@ interface Network {
   checkedIn: Promise<unknown>;
 }
 
-const setUp = async (t: ExecutionContext, { dhcp, server, firmware }: Case): Promise<Network> => {
+const setUp = async (t: ExecutionContext, one: Case): Promise<Network> => {
+  const { dhcp, server } = one;
   const lab = await createLab();
   t.teardown(lab.close);
   const requests: string[] = [];
@@ -129,7 +133,7 @@ const setUp = async (t: ExecutionContext, { dhcp, server, firmware }: Case): Pro
   const app = fastify({ forceCloseConnections: true });
   t.teardown(() => app.close());
   app.addHook('onRequest', async ({ url }) => void requests.push(url));
-  const known = loaders[firmware].known;
+  const { known } = loaderOf(one);
   const disk: BootDecision = known === undefined ? { kind: 'disk' } : { kind: 'disk', efiLoader: known };
   await app.register(
     bootRoutes({
