@@ -46,12 +46,13 @@ test('the first iPXE script asks three times and then goes to the disk', (t) => 
   t.true(script.endsWith('exit 0\n'));
 });
 
-test('GRUB without a task tries the known loader, then Windows, then the fallback, and never exits', (t) => {
+test('GRUB without a task tries the known loader, then Windows, the fallback and any vendor’s, and never exits', (t) => {
   const config = diskConfig('\\EFI\\debian\\shimx64.efi');
   t.regex(
     config,
     /^for loader in \/EFI\/debian\/shimx64\.efi \/EFI\/Microsoft\/Boot\/bootmgfw\.efi \/EFI\/BOOT\/BOOTX64\.EFI; do$/m,
   );
+  t.regex(config, /done\nfor file in \(hd\*,\*\)\/EFI\/\*\/shimx64\.efi \(hd/);
   t.regex(config, /sleep 30\nreboot\n$/);
   for (const text of [config, diskConfig(), askConfig('http://10.0.0.1'), agentConfig(boot)]) {
     t.notRegex(text, /\bexit\b/);
