@@ -5,7 +5,6 @@ import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ExecutionContext } from 'ava';
 import fetch from 'node-fetch';
 import { run } from '../../../agent/process/run.ts';
 import { finalStates, type TaskResult } from '../../../agent/protocol/index.ts';
@@ -35,7 +34,27 @@ export interface Bench {
   reached(id: string, step: string, share: number): Promise<number>;
 }
 
-export const createBench = async (t: ExecutionContext): Promise<Bench> => {
+/** What clean-up is given to: a test, or the `Cleanups` of a file whose tests share a bench. */
+export interface Cleanup {
+  teardown(work: () => Promise<void>): void;
+}
+
+export interface Cleanups extends Cleanup {
+  /** for `test.after.always`: last in, first out */
+  run(): Promise<void>;
+}
+
+export const createCleanups = (): Cleanups => {
+  const list: (() => Promise<void>)[] = [];
+  return {
+    teardown: (work) => void list.unshift(work),
+    run: async () => {
+      for (const work of list) await work();
+    },
+  };
+};
+
+export const createBench = async (t: Cleanup): Promise<Bench> => {
   await buildInitramfs();
   const folder = await mkdtemp(join(tmpdir(), 'fog-imaging-'));
   const data = join(folder, 'data');
@@ -167,7 +186,7 @@ export interface ForgetfulDisk {
  * machine. `bytesPerSecond` slows it, so that a transfer lasts long enough to be cut in the middle.
  */
 export const attachForgetful = async (
-  t: ExecutionContext,
+  t: Cleanup,
   file: string,
   bytesPerSecond: number,
 ): Promise<ForgetfulDisk> => {
