@@ -18,7 +18,7 @@ export const listImages = async ({ api, print }: CommandContext): Promise<void> 
     images.length === 0
       ? 'no images'
       : table(
-          ['NAME', 'VERSIONS', 'NEWEST', 'USED', 'CREATED', 'STATE'],
+          ['NAME', 'VERSIONS', 'NEWEST', 'CONTENT', 'CREATED', 'STATE'],
           images.map(({ name, versions }) => {
             const newest = versions[0];
             const hurt = versions.filter((version) => version.hurt.length > 0);
@@ -45,7 +45,7 @@ export const showImage = async ({ api, print }: CommandContext, text: string): P
   const image = await api.get<ImageAnswer>(`/api/images/${name}`);
   print(image, () =>
     table(
-      ['VERSION', 'CREATED', 'DISKS', 'USED', 'CHUNKS', 'STATE'],
+      ['VERSION', 'CREATED', 'DISKS', 'CONTENT', 'CHUNKS', 'STATE'],
       image.versions.map((v) => [
         `${name}@${v.version}`,
         when(v.createdAt),
