@@ -11,6 +11,7 @@ import type { Site } from '../../agent/protocol/index.ts';
 import { bootLoaders, initrdFile, kernelFile } from './artefacts.ts';
 import type { BootDecision } from './boot-decision.ts';
 import { agentConfig, askConfig, diskConfig } from './grub-config.ts';
+import { resetWhenOver } from './grub-connection.ts';
 import { withHeaderCase } from './header-case.ts';
 import { agentScript, askScript, diskScript } from './ipxe-script.ts';
 import { createPendingSites, type PendingSites } from './pending-sites.ts';
@@ -41,7 +42,10 @@ export const bootRoutes =
   async (app) => {
     const sites = deps.pendingSites ?? createPendingSites();
     const options = { schema: { hide: true } };
-    app.addHook('onRequest', async (_request, reply) => withHeaderCase(reply.raw));
+    app.addHook('onRequest', async (request, reply) => {
+      withHeaderCase(reply.raw);
+      resetWhenOver(request.raw, reply.raw);
+    });
 
     app.get<{ Querystring: { mac?: string; uuid?: string } }>(
       '/boot/ipxe',
