@@ -24,6 +24,8 @@ export const createLog = ({ toConsole, toServer }: LogSinks): Log => {
       level: 'debug',
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
+      // the cause beside the error: our messages say its words already
+      serializers: { err: pino.stdSerializers.errWithCause },
       redact: {
         paths: ['token', 'session', 'key', 'password', '*.token', '*.session', '*.key', '*.password'],
         censor: '[secret]',
