@@ -9,7 +9,7 @@ import { createFailure } from '../../../agent/image/lanes.ts';
 const chunk = 65536;
 const grid = chunkUsage([{ offset: 0, length: 200 * chunk }], chunk, 200 * chunk);
 
-/** A device that says what each flush found written; `flush` takes its time, as disks do. */
+/** A device of which only the flush matters: it takes its time, or fails. */
 const slowDevice = (flush: () => Promise<void>): Device => ({ flush }) as unknown as Device;
 
 test('never more lies at risk than allowed, however slow the disk and whatever the order', async (t) => {
