@@ -70,7 +70,7 @@ export const runAgent = async (options: AgentOptions): Promise<void> => {
       signal,
       sessionPath: options.sessionPath ?? SESSION_PATH,
     });
-    await work({ config, server, identity, log, uploader, say, signal });
+    await work({ config, server, identity, hostName: status.host, log, uploader, say, signal });
   } catch (thrown) {
     if (signal.aborted) return;
     const error = toImagingError(thrown);
@@ -130,13 +130,15 @@ interface WorkOptions {
   config: Config;
   server: TaskServer;
   identity: Identity;
+  hostName: string;
   log: Log;
   uploader: LogUploader;
   say: (headline: string, view?: TaskView | null) => void;
   signal: AbortSignal;
 }
 
-const work = async ({ config, server, identity, log, uploader, say, signal }: WorkOptions): Promise<void> => {
+const work = async (options: WorkOptions): Promise<void> => {
+  const { config, server, log, say, signal } = options;
   while (!signal.aborted) {
     const next = await server.next(signal);
     if (next.kind === 'waiting') {
@@ -149,16 +151,7 @@ const work = async ({ config, server, identity, log, uploader, say, signal }: Wo
     } else {
       const { task } = next;
       const result = await attempt(() =>
-        runTask({
-          task,
-          server,
-          config,
-          identity,
-          log,
-          uploader,
-          show: (view) => say(titleOf(task), view),
-          signal,
-        }),
+        runTask({ ...options, task, show: (view) => say(titleOf(task), view) }),
       );
       if (result === 'lease lost') {
         log.warn('the task went to another attempt of this machine');

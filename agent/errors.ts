@@ -22,6 +22,10 @@ export const errorCodes = {
     meaning: 'the filesystem is hibernated or was not unmounted cleanly',
   },
   FIRMWARE_MISMATCH: { retryable: false, meaning: 'a UEFI image for a BIOS machine, or the reverse' },
+  IMAGE_DAMAGED: {
+    retryable: false,
+    meaning: 'the image lacks sectors that could not be read at capture, and the task does not allow that',
+  },
   IMAGE_INVALID: { retryable: false, meaning: 'a manifest, index or map is malformed or contradicts itself' },
   IMAGE_NOT_FOUND: { retryable: false, meaning: 'no such image or version' },
   IMAGE_UNTRUSTED: { retryable: false, meaning: 'the manifest is not signed by this server' },
@@ -30,7 +34,15 @@ export const errorCodes = {
   LEASE_LOST: { retryable: false, meaning: 'the task now belongs to another attempt' },
   NETWORK_UNREACHABLE: { retryable: true, meaning: 'no network interface reaches the server' },
   NOT_FOUND: { retryable: false, meaning: 'no such thing' },
+  OPTION_REFUSED: {
+    retryable: false,
+    meaning: 'an option of the task cannot be honoured on this image or disk',
+  },
   READ_BACK_MISMATCH: { retryable: false, meaning: 'the disk returned other bytes than were written' },
+  SCRATCH_FULL: {
+    retryable: false,
+    meaning: 'the server has no room to make a smaller version of the image',
+  },
   SECTOR_SIZE_MISMATCH: { retryable: false, meaning: 'image and disk differ in logical sector size' },
   SERVER_ERROR: { retryable: true, meaning: 'the server failed to answer properly' },
   SERVER_UNREACHABLE: { retryable: true, meaning: 'the server does not answer' },
@@ -40,6 +52,7 @@ export const errorCodes = {
   TOOL_FAILED: { retryable: false, meaning: 'a tool ended with an error' },
   TOOL_MISSING: { retryable: false, meaning: 'a tool is not installed' },
   TOOL_TIMEOUT: { retryable: false, meaning: 'a tool did not end in its time' },
+  UNLOCK_FAILED: { retryable: false, meaning: 'no key opens the encrypted volume, or there is none' },
   UNAUTHORIZED: { retryable: false, meaning: 'the token is missing, wrong or used up' },
 } as const;
 

@@ -200,7 +200,7 @@ const taskOptions = (y: ReturnType<typeof api>) =>
     .option('image', { type: 'string', describe: 'NAME to capture; NAME or NAME@VERSION to deploy' })
     .options(diskOptions)
     .option('level', { type: 'number', describe: 'capture: zstd level' })
-    .option('verify', { choices: ['sample', 'all'] as const, describe: 'deploy: what to read back' })
+    .option('verify', { choices: ['sample', 'full', 'none'] as const, describe: 'deploy: what to read back' })
     .option('grow', { type: 'boolean', describe: 'deploy: fill a larger disk (--no-grow)' })
     .option('dry-run', { type: 'boolean', describe: 'deploy: plan and show, write nothing' })
     .option('after', { choices: ['reboot', 'poweroff', 'stay'] as const, default: 'reboot' as const })

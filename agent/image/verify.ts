@@ -19,7 +19,7 @@ export interface ReadBackOptions {
   map: Uint8Array;
   chunkSize: number;
   /** `sample`: the first and last used chunk, and 5 % of the others (at least 32) at random */
-  mode: 'sample' | 'all';
+  mode: 'sample' | 'full';
   pool: ChunkPool;
   rotational?: boolean;
   /** bytes read back, since the last call */
@@ -43,7 +43,7 @@ export const readBack = async (options: ReadBackOptions): Promise<{ chunks: numb
   const { ids, size } = decodeCaibx(options.index);
   const { extents } = decodeMap(options.map);
   const grid = chunkUsage(extents, chunkSize, size);
-  const numbers = mode === 'all' ? grid.used : sampleOf(grid.used, random);
+  const numbers = mode === 'full' ? grid.used : sampleOf(grid.used, random);
   const failure = createFailure(options.signal);
   const device = await openDevice(options.device, { write: false, start, size, chunkSize });
   try {

@@ -6,6 +6,10 @@ export const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/, 'not a SHA-256 in
 /** A count of bytes. Safe integers reach 8 PiB, more than any disk. */
 export const bytesSchema = z.number().int().nonnegative();
 
+/** Bytes from the start of whatever is spoken of: a disk, a partition. */
+export const byteRangeSchema = z.strictObject({ start: bytesSchema, size: bytesSchema });
+export type ByteRange = z.infer<typeof byteRangeSchema>;
+
 /** MAC address, lower case with colons; dashes and upper case are accepted and normalised. */
 export const macSchema = z
   .string()

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import {
+  byteRangeSchema,
   bytesSchema,
   firmwareSchema,
   imageNameSchema,
@@ -50,6 +51,23 @@ export type FilesystemFacts = z.infer<typeof filesystemFactsSchema>;
  */
 export const partitionMethodSchema = z.enum(['used', 'raw', 'recreate']);
 
+/**
+ * A volume inside a partition: a logical volume of LVM, the clear side of LUKS. It has no files of its own: the
+ * partition's map covers what its volumes use, so that a deploy needs neither LVM nor a key.
+ */
+export const containedVolumeSchema = z.strictObject({
+  kind: z.enum(['lvm', 'luks']),
+  /** `group/volume`; for LUKS its UUID */
+  name: z.string().max(256),
+  uuid: z.string().max(64),
+  size: bytesSchema,
+  role: partitionRoleSchema,
+  filesystem: filesystemFactsSchema.nullable(),
+  method: partitionMethodSchema,
+  reason: z.string().max(400),
+});
+export type ContainedVolume = z.infer<typeof containedVolumeSchema>;
+
 export const imagePartitionSchema = z.strictObject({
   /** `p1`; on further disks `d2p1`. Base name of its files. */
   name: z.string().regex(/^(d\d+)?p\d+$/),
@@ -70,6 +88,11 @@ export const imagePartitionSchema = z.strictObject({
   /** null for `recreate` */
   index: imageFileSchema.extend({ chunks: z.number().int() }).nullable(),
   map: imageFileSchema.nullable(),
+  /** where the extended boot record of a logical MBR partition lies on the disk; null for all others */
+  bootRecord: bytesSchema.nullable().default(null),
+  contains: z.array(containedVolumeSchema).max(256).default([]),
+  /** what could not be read at capture, from the partition's first byte; zeros stand for it */
+  damaged: z.array(byteRangeSchema).max(10_000).default([]),
 });
 export type ImagePartition = z.infer<typeof imagePartitionSchema>;
 
@@ -85,6 +108,17 @@ export const imageDiskSchema = z.strictObject({
   tableId: z.string().max(36),
   /** first bytes of the disk, up to the first partition, at most 1 MiB: boot code, MBR gap */
   bootArea: imageFileSchema.nullable(),
+  /** the container of logical partitions on an MBR disk; they themselves are among `partitions`, numbers from 5 */
+  extended: z
+    .strictObject({
+      number: z.number().int().min(1).max(4),
+      start: bytesSchema,
+      size: bytesSchema,
+      /** two hex digits: 05, 0f, 85 */
+      type: z.string().max(2),
+    })
+    .nullable()
+    .default(null),
   partitions: z.array(imagePartitionSchema).max(128),
 });
 export type ImageDisk = z.infer<typeof imageDiskSchema>;
@@ -94,6 +128,8 @@ export const manifestSchema = z.strictObject({
   format: z.literal(1),
   image: imageNameSchema,
   version: versionNumberSchema,
+  /** the version that the server shrank to make this one; deploys of `latest` pass over such versions */
+  derivedFrom: versionNumberSchema.nullable().default(null),
   createdAt: timestampSchema,
   /** how the captured machine was booted: the image is for machines that boot so */
   firmware: firmwareSchema,

@@ -1,10 +1,6 @@
 import { z } from 'zod';
-import { bytesSchema, imageNameSchema, versionNumberSchema } from './common.ts';
+import { byteRangeSchema, bytesSchema, imageNameSchema, versionNumberSchema } from './common.ts';
 import { partitionMethodSchema, partitionRoleSchema } from './manifest.ts';
-
-/** Offsets and sizes in bytes from the start of the disk. */
-export const byteRangeSchema = z.strictObject({ start: bytesSchema, size: bytesSchema });
-export type ByteRange = z.infer<typeof byteRangeSchema>;
 
 export const plannedPartitionSchema = z.strictObject({
   /** name in the image: `p1` */

@@ -12,11 +12,19 @@ import { inventorySchema } from './machine.ts';
 /** What the machine does when the task has ended. */
 export const afterSchema = z.enum(['reboot', 'poweroff', 'stay']);
 
+const partitionNumberSchema = z.number().int().min(1).max(128);
+
 export const captureParamsSchema = z.strictObject({
   image: imageNameSchema,
   disk: diskHintSchema.optional(),
+  /** several disks in one image: d1, d2 … in this order; instead of `disk` */
+  disks: z.array(diskHintSchema).min(1).max(16).optional(),
   /** zstd level of new chunks */
   level: z.number().int().min(1).max(19).default(3),
+  /** read around sectors that cannot be read; they are zeros in the image, and it is marked damaged */
+  rescue: z.boolean().default(false),
+  /** keep an encrypted volume without a key as it lies on the disk, every block of it */
+  raw: z.boolean().default(false),
 });
 
 export const deployParamsSchema = z.strictObject({
@@ -24,10 +32,26 @@ export const deployParamsSchema = z.strictObject({
   /** fixed when the task is created, so that every attempt writes the same version */
   version: versionNumberSchema,
   disk: diskHintSchema.optional(),
-  /** read back from the device after writing: a sample of the chunks, or all */
-  verify: z.enum(['sample', 'all']).default('sample'),
-  /** let the last growable partition fill a larger disk */
+  /** for an image of several disks, which is d1, d2 …; instead of `disk` */
+  disks: z.array(diskHintSchema).min(1).max(16).optional(),
+  /** read back from the device after writing: a sample of the chunks, all, or nothing */
+  verify: z.enum(['sample', 'full', 'none']).default('sample'),
+  /** let partitions that can grow fill a larger disk */
   grow: z.boolean().default(true),
+  /** number of the one partition that takes all growth; default: in proportion to their sizes */
+  growPartition: partitionNumberSchema.optional(),
+  /** write these partitions only, into the layout that the disk has already */
+  partitions: z.array(partitionNumberSchema).min(1).max(128).optional(),
+  /** leave these partitions as they are on the disk: data */
+  keep: z.array(partitionNumberSchema).min(1).max(128).optional(),
+  /** fresh GUIDs for disk and partitions, or a fresh MBR signature */
+  newIdentity: z.boolean().default(false),
+  /** give the deployed system the host's name */
+  setHostname: z.boolean().default(false),
+  /** fresh machine-id and SSH host keys in a deployed Linux */
+  freshMachineId: z.boolean().default(false),
+  /** an image with sectors that could not be read at capture is deployed only when asked for */
+  allowDamaged: z.boolean().default(false),
   /** plan, show, write nothing */
   dryRun: z.boolean().default(false),
 });

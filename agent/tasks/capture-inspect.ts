@@ -54,6 +54,9 @@ const inspectPartition = async (part: TablePartition, context: TaskContext): Pro
     uuid: part.uuid,
     label: part.label,
     attributes: part.attributes,
+    bootRecord: null,
+    contains: [],
+    damaged: [],
     role: roleOf({ type: part.type, filesystem: found.type, hasOs: os !== null }),
   };
   const facts = {

@@ -8,6 +8,8 @@ export interface TaskContext {
   server: TaskServer;
   config: Config;
   identity: Identity;
+  /** this machine's name on the server */
+  hostName: string;
   log: Log;
   /** aborted on cancel; every wait and every tool takes it */
   signal: AbortSignal;

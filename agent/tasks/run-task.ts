@@ -17,6 +17,7 @@ export interface RunTaskOptions {
   server: TaskServer;
   config: Config;
   identity: Identity;
+  hostName: string;
   log: Log;
   uploader: LogUploader;
   /** told at every change of step and every second */
@@ -67,6 +68,7 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
     server,
     config: options.config,
     identity: options.identity,
+    hostName: options.hostName,
     log,
     signal,
     step: (name, stepOptions) => {

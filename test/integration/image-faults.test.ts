@@ -100,7 +100,7 @@ for (const percent of [20, 50, 80]) {
     await deployRange({ ...image, device, source: second, durable });
     const allowed = unique * (1 - percent / 100) + image.pool.workers + unique * 0.02;
     t.true(second.served.length <= allowed, `${second.served.length} fetched, ${allowed} allowed`);
-    await readBack({ ...image, device, mode: 'all' });
+    await readBack({ ...image, device, mode: 'full' });
     t.true(await sameBytes(forgetful, source));
   });
 }
@@ -270,12 +270,12 @@ test('read-back finds one changed bit and says where', async (t) => {
   const file = join(folder, 'target');
   const device = await loopDevice(t, file, size);
   await deployRange({ ...image, device, source: store });
-  await readBack({ ...image, device, mode: 'all' });
+  await readBack({ ...image, device, mode: 'full' });
   const handle = await open(file, 'r+');
   await handle.write(Buffer.from([0xff, 0x00, 0xff]), 0, 3, 77 * chunkSize + 5000);
   await handle.sync();
   await handle.close();
-  const error = await t.throwsAsync(readBack({ ...image, device, mode: 'all' }), {
+  const error = await t.throwsAsync(readBack({ ...image, device, mode: 'full' }), {
     code: 'READ_BACK_MISMATCH',
   });
   t.like(error, { details: { offset: 77 * chunkSize } });

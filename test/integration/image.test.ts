@@ -77,7 +77,7 @@ test('an ext4 captured and deployed elsewhere is clean and holds the same files'
   t.is(written, deployed.stats.bytesUsed);
   t.deepEqual(durable, deployed.ranges);
   t.is(new Set(remote.served).size, remote.served.length, 'no chunk is fetched twice');
-  await readBack({ ...image, mode: 'all' });
+  await readBack({ ...image, mode: 'full' });
   await readBack({ ...image, mode: 'sample' });
   const content = join(folder, 'content');
   await copyRange(disk, content, start, size);
@@ -163,7 +163,7 @@ test('a second capture sends only what changed, and its deploy fetches only that
     remote.served.length < deployed.stats.chunks / 3,
     `${remote.served.length} of ${deployed.stats.chunks}`,
   );
-  await readBack({ ...second, device: target, start: 0, chunkSize, mode: 'all', pool });
+  await readBack({ ...second, device: target, start: 0, chunkSize, mode: 'full', pool });
   await fsck(target);
   t.is(await fileHashes(target, folder), await fileHashes(source, folder));
 });

@@ -110,7 +110,7 @@ test('a task is refused when its parameters are wrong, and complete when it is a
     'BAD_REQUEST',
   );
   const task = await add({ host: mac, type: 'capture', params: { image: 'lab' } });
-  t.deepEqual(task.params, { image: 'lab', level: 3, disk });
+  t.deepEqual(task.params, { image: 'lab', level: 3, rescue: false, raw: false, disk });
   t.like(task, { state: 'queued', after: 'reboot', attempt: 0 });
 });
 

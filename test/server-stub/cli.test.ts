@@ -23,7 +23,7 @@ test('fog-server works over HTTP with the token file, for people and with --json
   t.regex((await run('host', 'show', '02:00:00:00:01:01')).stdout, /disk hint +\{"serial":"S1"\}/);
 
   const task = JSON.parse((await run('task', 'add', 'capture', 'pc1', '--image', 'lab', '--json')).stdout);
-  t.deepEqual(task.params, { image: 'lab', disk: { serial: 'S1' }, level: 3 });
+  t.deepEqual(task.params, { image: 'lab', disk: { serial: 'S1' }, level: 3, rescue: false, raw: false });
   const deploy = await run('task', 'add', 'deploy', 'pc1', '--image', 'lab@3');
   t.is(deploy.exitCode, 1);
   t.regex(deploy.stderr, /there is no image lab@3 \[IMAGE_NOT_FOUND\]/);

@@ -173,6 +173,7 @@ export const manifestOf = (image: string, version: number, content: TestImage, m
   format: 1,
   image,
   version,
+  derivedFrom: null,
   createdAt: '2026-01-02T03:04:05Z',
   firmware: 'uefi',
   chunkSize: CHUNK,
@@ -186,6 +187,7 @@ export const manifestOf = (image: string, version: number, content: TestImage, m
       table: 'gpt',
       tableId: '11111111-1111-1111-1111-111111111111',
       bootArea: null,
+      extended: null,
       partitions: [
         {
           name: 'p1',
@@ -207,6 +209,9 @@ export const manifestOf = (image: string, version: number, content: TestImage, m
             chunks: content.ids.length,
           },
           map: { name: 'p1.map', size: map.length, sha256: sha256(map) },
+          bootRecord: null,
+          contains: [],
+          damaged: [],
         },
       ],
     },

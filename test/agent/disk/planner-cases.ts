@@ -39,6 +39,9 @@ export const partitionOf = (
   reason: '',
   index: null,
   map: null,
+  bootRecord: null,
+  contains: [],
+  damaged: [],
 });
 
 interface ImageFacts {
@@ -57,6 +60,7 @@ export const imageOf = (facts: ImageFacts): Manifest => {
     format: 1,
     image: 'debian',
     version: 1,
+    derivedFrom: null,
     createdAt: '2026-11-23T00:00:00Z',
     firmware,
     chunkSize: MIB,
@@ -70,6 +74,7 @@ export const imageOf = (facts: ImageFacts): Manifest => {
         table,
         tableId,
         bootArea: null,
+        extended: null,
         partitions,
       },
     ],

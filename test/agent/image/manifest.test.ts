@@ -27,12 +27,16 @@ const partition = (number: number, start: number, size: number): Manifest['disks
   reason: '',
   index: { name: `p${number}.caibx`, size: 144, sha256: 'a'.repeat(64), chunks: Math.ceil(size / MIB) },
   map: { name: `p${number}.map`, size: 40, sha256: 'b'.repeat(64) },
+  bootRecord: null,
+  contains: [],
+  damaged: [],
 });
 
 const manifest = (): Manifest => ({
   format: 1,
   image: 'lab-pc',
   version: 3,
+  derivedFrom: null,
   createdAt: '2026-11-23T09:00:00Z',
   firmware: 'uefi',
   chunkSize: MIB,
@@ -46,6 +50,7 @@ const manifest = (): Manifest => ({
       table: 'gpt',
       tableId: '',
       bootArea: { name: 'd1.boot', size: MIB, sha256: 'c'.repeat(64) },
+      extended: null,
       partitions: [partition(1, MIB, 10 * MIB), partition(2, 11 * MIB, 20 * MIB + 512)],
     },
   ],

@@ -36,6 +36,7 @@ const run = async (
     server,
     config: { server: 'http://fog.test', token: 't', publicKey: 'k', stay: true },
     identity: { macs: ['02:00:00:00:00:01'], firmware: 'bios', secureBoot: 'unsupported' },
+    hostName: 'lab-01',
     log: createLog({}),
     uploader: createLogUploader(server),
     show: () => undefined,
