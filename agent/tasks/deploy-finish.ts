@@ -42,6 +42,8 @@ export const finishDisk = async ({ claim, plan, image, context }: FinishOptions)
   );
 
   if (image.manifest.firmware !== 'uefi') return;
+  // a further disk of an image holds data; the first one boots
+  if (plan.imageDisk !== 'd1' && !plan.partitions.some(({ role }) => role === 'esp')) return;
   context.step('boot-entry');
   const esp = plan.partitions.find(({ role }) => role === 'esp');
   const device = table.partitions.find(({ number }) => number === esp?.number)?.path;
