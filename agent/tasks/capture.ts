@@ -4,7 +4,6 @@ import { type Disk, listDisks } from '../disk/disk.ts';
 import { selectDisk } from '../disk/select.ts';
 import { type DiskTable, readTable } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
-import { decodeCaibx } from '../image/caibx.ts';
 import { captureRange } from '../image/capture.ts';
 import { chunkUsage } from '../image/grid.ts';
 import { manifestText, verifyManifest } from '../image/manifest.ts';
@@ -12,6 +11,7 @@ import { createPool } from '../image/pool.ts';
 import type { ImagePartition, Manifest } from '../protocol/index.ts';
 import { type Content, inspectContent } from './capture-inspect.ts';
 import type { Handler, TaskContext } from './context.ts';
+import { damageSummary, explainReadError, noteDamage } from './damage.ts';
 import { bytesWrittenTo, identityOf, imageFile } from './disk-facts.ts';
 import { createTally } from './tally.ts';
 import { toolVersions } from './tool-versions.ts';
@@ -26,7 +26,7 @@ const BOOT_AREA_LIMIT = 1024 * 1024;
  */
 export const capture: Handler<'capture'> = async (task, context) => {
   const { signal, server } = context;
-  const { image, level } = task.params;
+  const { image, level, rescue } = task.params;
 
   context.step('inspect');
   const disk = selectDisk(await listDisks({ signal }), task.params.disk, 'capture');
@@ -45,8 +45,10 @@ export const capture: Handler<'capture'> = async (task, context) => {
   );
   const { files, partitions, stats } = await transfer({
     disk,
+    table,
     contents,
     level,
+    rescue,
     uploadId: upload.uploadId,
     context,
   });
@@ -84,7 +86,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
   await proveVersion(published, manifest, context);
   await proveUntouched(disk, writtenBefore, context);
   return {
-    summary: `${image} version ${published.version}: ${partitions.length} partitions of ${disk.path} (serial ${disk.serial ?? 'none'})`,
+    summary: `${image} version ${published.version}: ${partitions.length} partitions of ${disk.path} (serial ${disk.serial ?? 'none'})${damageSummary(partitions)}`,
     image: { name: image, version: published.version },
     stats,
   };
@@ -92,13 +94,16 @@ export const capture: Handler<'capture'> = async (task, context) => {
 
 interface TransferOptions {
   disk: Disk;
+  table: DiskTable;
   contents: Content[];
   level: number;
+  rescue: boolean;
   uploadId: string;
   context: TaskContext;
 }
 
-const transfer = async ({ disk, contents, level, uploadId, context }: TransferOptions) => {
+const transfer = async (options: TransferOptions) => {
+  const { disk, table, contents, level, rescue, uploadId, context } = options;
   const traffic: Traffic = { sent: 0, received: 0 };
   const tally = createTally(traffic);
   const files = new Map<string, Uint8Array>();
@@ -119,6 +124,8 @@ const transfer = async ({ disk, contents, level, uploadId, context }: TransferOp
         continue;
       }
       step.say(`${partition.name} ${partition.filesystem?.type ?? 'raw'}`);
+      const path = table.partitions.find(({ number }) => number === partition.number)?.path ?? disk.path;
+      const place = { partition, path };
       const captured = await captureRange({
         device: disk.path,
         start: partition.start,
@@ -129,8 +136,12 @@ const transfer = async ({ disk, contents, level, uploadId, context }: TransferOp
         sink,
         pool,
         rotational: disk.rotational,
+        rescue,
+        onRescue: () => step.say(`${partition.name}: reading around bad sectors`),
         onProgress: step.add,
         signal: context.signal,
+      }).catch(async (error: unknown) => {
+        throw await explainReadError(error, place, context);
       });
       tally.add(captured.stats);
       files.set(`${partition.name}.caibx`, captured.index);
@@ -139,9 +150,10 @@ const transfer = async ({ disk, contents, level, uploadId, context }: TransferOp
         ...partition,
         index: {
           ...imageFile(`${partition.name}.caibx`, captured.index),
-          chunks: decodeCaibx(captured.index).ids.length,
+          chunks: Math.ceil(partition.size / CHUNK_SIZE),
         },
         map: imageFile(`${partition.name}.map`, captured.map),
+        damaged: await noteDamage(captured.damaged, place, context),
       });
     }
   } finally {

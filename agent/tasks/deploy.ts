@@ -5,6 +5,7 @@ import { selectDisk } from '../disk/select.ts';
 import { ImagingError } from '../errors.ts';
 import type { Manifest, Plan } from '../protocol/index.ts';
 import type { Handler, TaskContext } from './context.ts';
+import { requireSound } from './damage.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
 import { transferImage } from './deploy-transfer.ts';
@@ -20,6 +21,7 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
 
   context.step('plan', { message: `${name} version ${version}` });
   const image = await fetchImage(name, version, context);
+  requireSound(image.manifest, task.params, context.warn);
   const disk = selectDisk(await listDisks({ signal: context.signal }), task.params.disk, 'deploy');
   context.showDisk(identityOf(disk));
   const plan = planDeploy(image.manifest, disk, { firmware: context.identity.firmware, grow });
