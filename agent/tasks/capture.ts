@@ -4,6 +4,7 @@ import { type Disk, listDisks } from '../disk/disk.ts';
 import { selectDisk } from '../disk/select.ts';
 import { type DiskTable, readTable } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
+import { createBusyMeter } from '../image/busy.ts';
 import { captureRange } from '../image/capture.ts';
 import { chunkUsage } from '../image/grid.ts';
 import { manifestText, verifyManifest } from '../image/manifest.ts';
@@ -117,6 +118,7 @@ const transfer = async (options: TransferOptions) => {
     );
   const step = context.step('transfer', { total });
   const pool = createPool();
+  step.watch(createBusyMeter(pool, disk.rotational ? 1 : pool.workers));
   try {
     for (const { partition, extents } of contents) {
       if (partition.method === 'recreate') {

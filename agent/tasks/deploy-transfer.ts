@@ -3,6 +3,7 @@ import type { DiskClaim } from '../disk/claim.ts';
 import { discardRanges } from '../disk/discard.ts';
 import { removePartitions } from '../disk/partition-nodes.ts';
 import { removeTable } from '../disk/table.ts';
+import { createBusyMeter } from '../image/busy.ts';
 import { deployRange } from '../image/deploy.ts';
 import { chunkUsage } from '../image/grid.ts';
 import { type ChunkPool, createPool } from '../image/pool.ts';
@@ -58,6 +59,7 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
   let bytesReadBack = 0;
   try {
     const step = context.step('transfer', { total });
+    step.watch(createBusyMeter(pool));
     for (const partition of written) {
       step.say(`${partition.name} ${partition.filesystem || 'raw'}`);
       const { stats } = await deployRange({
@@ -103,6 +105,7 @@ const readAllBack = async (
   pool: ChunkPool,
 ): Promise<number> => {
   const reading = context.step('read-back', { message: mode === 'full' ? 'every chunk' : 'a sample' });
+  reading.watch(createBusyMeter(pool, claim.disk.rotational ? 1 : pool.workers));
   let chunks = 0;
   let bytes = 0;
   for (const partition of written) {
