@@ -11,7 +11,7 @@ import { manifestText, verifyManifest } from '../image/manifest.ts';
 import { createPool } from '../image/pool.ts';
 import type { ImagePartition, Manifest } from '../protocol/index.ts';
 import { type Content, inspectContent } from './capture-inspect.ts';
-import type { Handler, TaskContext } from './context.ts';
+import type { Handler, TaskContext, TaskOf } from './context.ts';
 import { bytesWrittenTo, identityOf, imageFile } from './disk-facts.ts';
 import { createTally } from './tally.ts';
 import { toolVersions } from './tool-versions.ts';
@@ -27,6 +27,7 @@ const BOOT_AREA_LIMIT = 1024 * 1024;
 export const capture: Handler<'capture'> = async (task, context) => {
   const { signal, server } = context;
   const { image, level } = task.params;
+  const keys = unlockKeys(task);
 
   context.step('inspect');
   const disk = selectDisk(await listDisks({ signal }), task.params.disk, 'capture');
@@ -36,7 +37,8 @@ export const capture: Handler<'capture'> = async (task, context) => {
   if (table.kind === 'none') {
     throw new ImagingError('LAYOUT_UNSUPPORTED', `Cannot capture ${disk.path}: it has no partition table`);
   }
-  const contents = await inspectContent(disk, table, context);
+  await using held = new AsyncDisposableStack();
+  const contents = await inspectContent(disk, table, context, { keys, raw: task.params.raw, held });
 
   const used = contents.flatMap(({ extents }) => extents).reduce((sum, { length }) => sum + length, 0);
   const upload = await server.openUpload(
@@ -113,15 +115,14 @@ const transfer = async ({ disk, contents, level, uploadId, context }: TransferOp
   const step = context.step('transfer', { total });
   const pool = createPool();
   try {
-    for (const { partition, extents } of contents) {
+    for (const { partition, extents, source } of contents) {
       if (partition.method === 'recreate') {
         partitions.push({ ...partition, index: null, map: null });
         continue;
       }
       step.say(`${partition.name} ${partition.filesystem?.type ?? 'raw'}`);
       const captured = await captureRange({
-        device: disk.path,
-        start: partition.start,
+        ...source,
         size: partition.size,
         extents,
         chunkSize: CHUNK_SIZE,
@@ -148,6 +149,17 @@ const transfer = async ({ disk, contents, level, uploadId, context }: TransferOp
     await pool.close();
   }
   return { files, partitions, stats: tally.total() };
+};
+
+/** @throws ImagingError UNLOCK_FAILED: the task was given keys, and the server has them no more */
+const unlockKeys = ({ params, secrets }: TaskOf<'capture'>): readonly string[] => {
+  if (params.unlock && !secrets) {
+    throw new ImagingError(
+      'UNLOCK_FAILED',
+      'Cannot unlock anything: the server was restarted and keeps no keys; add the task again with its keys',
+    );
+  }
+  return secrets?.unlock ?? [];
 };
 
 /** First bytes of the disk up to the first partition: boot code and, on MBR, what GRUB keeps in the gap. */
