@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -9,6 +9,7 @@ import { run } from '../../agent/process/run.ts';
 import { inspectVolumes } from '../../agent/volumes/inspect.ts';
 import { lookAtVolumes } from '../../agent/volumes/look.ts';
 import { encodeConfig, parseConfig } from '../../agent/volumes/lvm/config.ts';
+import { growVolumes } from '../../agent/volumes/lvm/grow.ts';
 import {
   checkText,
   encodeMetadata,
@@ -235,6 +236,64 @@ test.serial(
     // the other disk still says what the group is
     const [healed] = await inspectVolumes([volume(first, 80 * MIB), volume(second, 80 * MIB)], options);
     t.is(healed?.method, 'raw');
+  },
+);
+
+test.serial(
+  'on a larger partition the group, its system volume and the filesystem grow, by lvm2 and all checks',
+  async (t) => {
+    const { path, file } = await attachLoop(t, 120 * MIB);
+    await lvm([path], 'pvcreate', ['-q', path]);
+    await lvm([path], 'vgcreate', ['-q', 'grow.vg', path]);
+    for (const [name, size] of [
+      ['root', '40M'],
+      ['swap', '8M'],
+      ['home', '60M'],
+    ] as const) {
+      await lvm([path], 'lvcreate', ['-q', ...NO_LV, '-n', name, '-L', size, 'grow.vg']);
+    }
+    const places = await placesOf([path]);
+    for (const name of ['root', 'home']) {
+      const [place] = places.get(name) ?? [];
+      if (!place) throw new Error(`no ${name}`);
+      const node = await openPlace(t, place);
+      await run('mkfs.ext4', ['-q', node]);
+      if (name === 'root') await fill(node);
+      await run('losetup', ['--detach', node]);
+    }
+    await run('blockdev', ['--flushbufs', path]);
+    const [look] = await inspectVolumes([volume(path, 120 * MIB)], options);
+    t.is(look?.method, 'used');
+    await truncate(file, 300 * MIB);
+    await run('losetup', ['--set-capacity', path]);
+    const deployed = { device: path, nodes: [path], contains: look?.contains ?? [], signal };
+    const grow = async () => (await growVolumes(deployed)).map(({ what }) => what);
+    const said = [
+      'grow.vg/root fills its volume group',
+      'volume group grow.vg is sound',
+      'grow.vg/root is sound',
+      'grow.vg/home is sound',
+    ];
+    // root's next extents are home's: what it gets is a second piece, which this kernel cannot open
+    const error = await t.throwsAsync(grow);
+    t.regex(error?.message ?? '', /dmsetup/);
+    await lvm([path], 'lvremove', ['-q', '--yes', 'grow.vg/home']);
+    await lvm([path], 'lvremove', ['-q', '--yes', 'grow.vg/swap']);
+    await lvm([path], 'lvreduce', ['-q', '--yes', '--force', '-L', '40M', 'grow.vg/root']);
+    t.deepEqual(await grow(), said.slice(0, 3));
+    // an interrupted deploy grows again
+    t.deepEqual(await grow(), said.slice(0, 3));
+    await lvm([path], 'vgck', ['grow.vg']);
+    const [place] = (await placesOf([path])).get('root') ?? [];
+    t.is(place?.length, 296 * MIB);
+    const node = await openPlace(t, place ?? { device: '', offset: 0, length: 0 });
+    await run('e2fsck', ['-f', '-n', node]);
+    const { stdout } = await run('dumpe2fs', ['-h', node]);
+    t.is(
+      Number(/^Block count:\s+(\d+)/m.exec(stdout)?.[1]) * Number(/^Block size:\s+(\d+)/m.exec(stdout)?.[1]),
+      296 * MIB,
+    );
+    t.is((await sumsOf(node)).split('\n').length, 22);
   },
 );
 

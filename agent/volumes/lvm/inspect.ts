@@ -1,7 +1,5 @@
-import { mapDevice } from '../../disk/device-mapper.ts';
 import { isImagingError } from '../../errors.ts';
 import { totalLength, uniteExtents } from '../../filesystem/extents.ts';
-import { run } from '../../process/run.ts';
 import type { ContainedVolume, FilesystemFacts } from '../../protocol/index.ts';
 import { roleOfVolume } from '../role.ts';
 import { type Inspection, type Look, rawLook, type Volume } from '../volume.ts';
@@ -15,6 +13,7 @@ import {
   type VolumeGroup,
 } from './group.ts';
 import type { Member } from './members.ts';
+import { openRuns } from './node.ts';
 
 /** A logical volume that was looked into, or the reason why it could not be. */
 export interface LookedAt {
@@ -108,7 +107,8 @@ const lookAtOne = async (
   const size = sizeOf(group, lv);
   const name = `${group.name}/${lv.name}`;
   try {
-    await using node = await openRuns(runs, members, inspection);
+    const { replay, signal } = inspection;
+    await using node = await openRuns(runs, members, { writable: replay, signal });
     return await inside({ device: node.path, size, name, partition: false });
   } catch (error) {
     // the node alone: what can be looked into has an answer of its own to what it meets
@@ -123,49 +123,6 @@ const whyOutOfReach = (runs: readonly LinearRun[], members: ReadonlyMap<string, 
   if (outside) return 'a part of it lies on a physical volume that is not captured with it';
   const beyond = runs.some(({ key, offset, length }) => offset + length > (members.get(key)?.size ?? 0));
   return beyond ? 'it reaches beyond its physical volume' : null;
-};
-
-interface Node extends AsyncDisposable {
-  path: string;
-}
-
-/**
- * A node for a logical volume, without activating it: one run is a read-only loop device (any kernel); several,
- * or one to write to, a mapping.
- */
-const openRuns = async (
-  runs: readonly LinearRun[],
-  members: ReadonlyMap<string, Member>,
-  { replay, signal }: Inspection,
-): Promise<Node> => {
-  const [first] = runs;
-  const deviceOf = (run: LinearRun): string => members.get(run.key)?.device ?? '';
-  if (first && runs.length === 1 && !replay) return await openLoop(deviceOf(first), first, signal);
-  const table = runs.map(
-    (one) => `${one.start / 512} ${one.length / 512} linear ${deviceOf(one)} ${one.offset / 512}`,
-  );
-  return await mapDevice(table, { readOnly: !replay, signal });
-};
-
-const openLoop = async (
-  device: string,
-  { offset, length }: LinearRun,
-  signal: AbortSignal,
-): Promise<Node> => {
-  signal.throwIfAborted();
-  const sectorSize = (await run('blockdev', ['--getss', device], { signal })).stdout.trim();
-  const range = ['--offset', String(offset), '--sizelimit', String(length), '--sector-size', sectorSize];
-  // short, and not cancelled in the middle: the device would stay
-  const { stdout } = await run('losetup', ['--find', '--show', '--read-only', ...range, device]);
-  const path = stdout.trim();
-  return {
-    path,
-    [Symbol.asyncDispose]: async () => {
-      await run('losetup', ['--detach', path]);
-      // the flag stays with the number, and the next user of it may want to write
-      await run('blockdev', ['--setrw', path], { okExitCodes: [0, 1] });
-    },
-  };
 };
 
 const containedVolume = (group: VolumeGroup, lv: LogicalVolume, look: Look): ContainedVolume => ({
