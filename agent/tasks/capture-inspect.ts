@@ -25,34 +25,48 @@ export interface InspectContentOptions {
   held: AsyncDisposableStack;
 }
 
-/** Look at every partition, read-only: what it is, what of it is used, how it will be kept and why. */
-export const inspectContent = async (
-  disk: Disk,
-  table: DiskTable,
+/**
+ * Look at every partition of these disks, read-only: what it is, what of it is used, how it will be kept and
+ * why. Contents by disk. The partitions of further disks are called `d2p1` ….
+ */
+export const inspectContents = async (
+  sources: readonly { disk: Disk; table: DiskTable }[],
   context: TaskContext,
   { keys, raw, held }: InspectContentOptions,
-): Promise<Content[]> => {
-  const { partitions } = table;
-  if (partitions.length === 0) {
-    throw new ImagingError('LAYOUT_UNSUPPORTED', `Cannot capture ${disk.path}: its table has no partitions`);
-  }
-  const volumes = partitions.map(({ path: device, size, number }) => ({
-    device,
-    size,
-    name: `p${number}`,
+): Promise<Content[][]> => {
+  const parts = sources.flatMap(({ disk, table }, at) => {
+    if (table.partitions.length === 0) {
+      throw new ImagingError(
+        'LAYOUT_UNSUPPORTED',
+        `Cannot capture ${disk.path}: its table has no partitions`,
+      );
+    }
+    const prefix = at === 0 ? '' : `d${at + 1}`;
+    return table.partitions.map((part) => ({ disk, part, name: `${prefix}p${part.number}` }));
+  });
+  const volumes = parts.map(({ part: { path: device, size }, name }) => ({
+    ...{ device, size, name },
     partition: true,
   }));
   const looks = await lookAtVolumes(volumes, { signal: context.signal, keys, raw, held });
-  return partitions.flatMap((part, at) => {
+  const contents = new Map<Disk, Content[]>();
+  for (const [at, { disk, part, name }] of parts.entries()) {
     const look = looks[at];
-    return look ? [contentOf(disk, part, look, context)] : [];
-  });
+    if (look) contents.set(disk, [...(contents.get(disk) ?? []), contentOf(disk, part, name, look, context)]);
+  }
+  return sources.map(({ disk }) => contents.get(disk) ?? []);
 };
 
-const contentOf = (disk: Disk, part: TablePartition, look: Seen, context: TaskContext): Content => {
+const contentOf = (
+  disk: Disk,
+  part: TablePartition,
+  name: string,
+  look: Seen,
+  context: TaskContext,
+): Content => {
   const { method, reason, filesystem, contains, extents, os } = look;
   const partition = {
-    name: `p${part.number}`,
+    name,
     number: part.number,
     start: part.start,
     size: part.size,

@@ -44,6 +44,8 @@ export const finishDisk = async ({ claim, plan, image, context }: FinishOptions)
   );
 
   if (image.manifest.firmware !== 'uefi') return;
+  // a further disk of an image holds data; the first one boots
+  if (plan.imageDisk !== 'd1' && !plan.partitions.some(({ role }) => role === 'esp')) return;
   context.step('boot-entry');
   const esp = plan.partitions.find(({ role }) => role === 'esp');
   const device = table.partitions.find(({ number }) => number === esp?.number)?.path;
@@ -76,8 +78,11 @@ const finishVolumes = async (
       message,
       ...(grow ? { uninterruptible: `growing the volumes in ${name}` } : {}),
     });
-    for (const { what, proof } of await (grow ? growVolumes : checkVolumes)(deployed))
-      context.prove(what, proof);
+    const { proofs, warning } = grow
+      ? await growVolumes(deployed)
+      : { proofs: await checkVolumes(deployed), warning: null };
+    for (const { what, proof } of proofs) context.prove(what, proof);
+    if (warning) context.warn(warning);
     context.signal.throwIfAborted();
   }
 };

@@ -267,7 +267,7 @@ test.serial(
     await truncate(file, 300 * MIB);
     await run('losetup', ['--set-capacity', path]);
     const deployed = { device: path, nodes: [path], contains: look?.contains ?? [], signal };
-    const grow = async () => (await growVolumes(deployed)).map(({ what }) => what);
+    const grow = async () => (await growVolumes(deployed)).proofs.map(({ what }) => what);
     const said = [
       'grow.vg/root fills its volume group',
       'volume group grow.vg is sound',

@@ -25,6 +25,12 @@ export interface VolumeProof {
   proof: string;
 }
 
+export interface GrownVolumes {
+  proofs: VolumeProof[];
+  /** why something did not grow; for the task's warnings */
+  warning: string | null;
+}
+
 /**
  * Let a physical volume fill its partition, give all that is free on it to the logical volume that should have
  * it, grow that one's filesystem, and check everything: the group by lvm2, each filesystem by its own tool. Not
@@ -32,8 +38,15 @@ export interface VolumeProof {
  *
  * @throws ImagingError TOOL_FAILED, FILESYSTEM_CHECK_FAILED
  */
-export const growVolumes = async (deployed: DeployedVolumes): Promise<VolumeProof[]> => {
+export const growVolumes = async (deployed: DeployedVolumes): Promise<GrownVolumes> => {
   const { device, nodes } = deployed;
+  const before = await memberOf(deployed);
+  const missing = before.group.physical.find(({ key }) => !before.peers.has(key));
+  if (missing) {
+    // lvm2 changes nothing in a group that is not complete
+    const proofs = await checkVolumes(deployed);
+    return { proofs, warning: `${before.group.name} keeps its size: a part of it lies on another disk` };
+  }
   await lvm(nodes, 'pvresize', [device]);
   await flushDevice(device);
   const { group, key, peers } = await memberOf(deployed);
@@ -59,7 +72,8 @@ export const growVolumes = async (deployed: DeployedVolumes): Promise<VolumeProo
       proof: `${sizeOf(after.group, lv)} bytes, ${chosen.filesystem} grown, its own check is clean`,
     });
   }
-  return [...proofs, ...(await checkVolumes(deployed))];
+  const warning = chosen ? null : `nothing in ${group.name} can grow: the room is free in the volume group`;
+  return { proofs: [...proofs, ...(await checkVolumes(deployed))], warning };
 };
 
 /**
