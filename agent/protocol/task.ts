@@ -26,7 +26,7 @@ export const captureParamsSchema = z.strictObject({
   /** keep an encrypted volume without a key as it lies on the disk, every block of it */
   raw: z.boolean().default(false),
   /** keys came with the task: set by the server, which keeps them in memory only */
-  unlock: z.boolean().default(false),
+  unlock: z.literal(true).optional(),
 });
 
 export const deployParamsSchema = z.strictObject({
