@@ -3,7 +3,8 @@ import { discardRanges } from '../disk/discard.ts';
 import { removePartitions } from '../disk/partition-nodes.ts';
 import { removeTable } from '../disk/table.ts';
 import { deployRange } from '../image/deploy.ts';
-import { chunkUsage } from '../image/grid.ts';
+import { freeRanges } from '../image/free-ranges.ts';
+import { chunkUsage, type Grid } from '../image/grid.ts';
 import { type ChunkPool, createPool } from '../image/pool.ts';
 import { decodeMap } from '../image/used-map.ts';
 import { readBack } from '../image/verify.ts';
@@ -54,7 +55,7 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
       .filter(({ method }) => method !== 'recreate')
       .map((partition) => ({ partition, target })),
   );
-  const total = parts.reduce((sum, { partition }) => sum + usedBytes(partition, image), 0);
+  const total = parts.reduce((sum, { partition }) => sum + gridOf(partition, image).usedBytes, 0);
   if (Object.keys(resumed).length > 0)
     context.log.info({ resumed }, 'an earlier attempt left data here; going on');
 
@@ -86,10 +87,7 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
       tally.add(stats);
     }
 
-    for (const { claim, plan } of targets) {
-      const discarded = await discardRanges(claim, plan.unused, { signal });
-      if (discarded.warning) context.log.info(discarded.warning);
-    }
+    for (const target of targets) await discardUnused(target, parts, image, context);
 
     if (verify === 'none') {
       context.prove(
@@ -101,6 +99,25 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
     await pool.close();
   }
   return { ...tally.total(), bytesReadBack };
+};
+
+/** What no partition covers, and what the filesystems do not use: former owners' data, and room for the drive. */
+const discardUnused = async (
+  target: Target,
+  parts: readonly Part[],
+  image: FetchedImage,
+  { signal, log }: TaskContext,
+): Promise<void> => {
+  const inside = parts
+    .filter((part) => part.target === target && part.partition.method === 'used')
+    .flatMap(({ partition }) =>
+      freeRanges(gridOf(partition, image)).map(({ start, size }) => ({
+        start: partition.start + start,
+        size,
+      })),
+    );
+  const { warning } = await discardRanges(target.claim, [...target.plan.unused, ...inside], { signal });
+  if (warning) log.info(warning);
 };
 
 const removeOld = async ({ claim, plan }: Target, signal: AbortSignal): Promise<void> => {
@@ -148,7 +165,7 @@ const contentOf = (
   map: fileOf(image, `${name}.map`),
 });
 
-const usedBytes = (partition: PlannedPartition, image: FetchedImage): number => {
+const gridOf = (partition: PlannedPartition, image: FetchedImage): Grid => {
   const { extents, size } = decodeMap(contentOf(partition, image).map);
-  return chunkUsage(extents, image.manifest.chunkSize, size).usedBytes;
+  return chunkUsage(extents, image.manifest.chunkSize, size);
 };
