@@ -7,6 +7,9 @@ import type { ImagePartition, Manifest } from '../protocol/index.ts';
 import { lookAtVolumes, type Seen } from '../volumes/look.ts';
 import type { TaskContext } from './context.ts';
 
+/** of the manifest; a disk with more volumes than that is still captured, with all of their data */
+const CONTAINS_LIMIT = 256;
+
 /** A partition as it will stand in the manifest, and the bytes to read. */
 export interface Content {
   partition: Omit<ImagePartition, 'index' | 'map'>;
@@ -75,7 +78,7 @@ const contentOf = (
     label: part.label,
     attributes: part.attributes,
     bootRecord: null,
-    contains,
+    contains: contains.slice(0, CONTAINS_LIMIT),
     damaged: [],
     role: roleOf({ type: part.type, filesystem: filesystem?.type ?? '', hasOs: os !== null }),
     filesystem,

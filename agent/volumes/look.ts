@@ -1,5 +1,5 @@
 import { availableMemory, type Snapshot, snapshotInMemory } from '../disk/snapshot.ts';
-import { hasCode, toImagingError } from '../errors.ts';
+import { toImagingError } from '../errors.ts';
 import { type Inspected, type InspectOptions, inspectVolumes } from './inspect.ts';
 import type { Volume } from './volume.ts';
 
@@ -65,7 +65,7 @@ const replayed = async (
     );
   } catch (thrown) {
     const error = toImagingError(thrown);
-    if (hasCode(error, 'TASK_CANCELLED') || error.code === 'INTERNAL') throw error;
+    if (signal.aborted || error.code === 'INTERNAL') throw error;
     return error.message;
   }
 };
