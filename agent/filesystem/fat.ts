@@ -1,5 +1,8 @@
+import { readAt } from '../disk/device-io.ts';
 import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
+import { uniteViews } from './extents.ts';
+import { parseFatBootSector, readFatLayout } from './fat-layout.ts';
 import type { FilesystemDriver } from './filesystem.ts';
 import { partcloneMap } from './partclone-map.ts';
 
@@ -28,7 +31,16 @@ export const fat: FilesystemDriver = {
   },
 
   usage: async (device, size, signal) => {
-    const { extents } = await partcloneMap('fat', device, size, signal);
-    return { extents, minimumBytes: null };
+    const geometry = parseFatBootSector(await readAt(device, 0, 512));
+    const { volumeBytes } = geometry;
+    if (volumeBytes > size) {
+      throw new ImagingError(
+        'TOOL_FAILED',
+        `Cannot trust a map of ${device}: its FAT has ${volumeBytes} bytes of ${size}`,
+      );
+    }
+    const map = await partcloneMap('fat', device, size, signal);
+    const other = { name: 'the FAT', extents: await readFatLayout(device, geometry), tolerance: 0 };
+    return { extents: uniteViews(device, map.extents, other, size), minimumBytes: volumeBytes };
   },
 };

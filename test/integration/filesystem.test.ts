@@ -318,6 +318,6 @@ test('a swap area is made anew with its UUID and label', async (t) => {
 });
 
 test('what is not a known filesystem has no driver', (t) => {
-  for (const type of ['', 'xfs', 'crypto_LUKS', 'LVM2_member', 'swsuspend', 'BitLocker'])
+  for (const type of ['', 'zfs_member', 'crypto_LUKS', 'LVM2_member', 'swsuspend', 'BitLocker'])
     t.is(driverFor(type), null);
 });
