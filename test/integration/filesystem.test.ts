@@ -114,6 +114,7 @@ const kinds: Kind[] = [
   ntfs('ntfs with 64 KiB clusters', ['--cluster-size', '65536']),
   fat('FAT32', '32'),
   fat('FAT16', '16'),
+  fat('FAT12', '12'),
 ];
 
 const copyExtents = async (from: string, to: string, extents: readonly Extent[]): Promise<void> => {
