@@ -88,7 +88,7 @@ export const readF2fsCheckpoint = async (
   }
   const [one, two] = packs;
   if (!one || !two) throw damaged('it has no checkpoint');
-  return one.version > two.version ? one : two;
+  return two.version > one.version ? two : one;
 };
 
 /** Places in struct f2fs_checkpoint. */

@@ -49,9 +49,9 @@ export const f2fs: FilesystemDriver = {
 
   grow: async (device, signal) => {
     await run('resize.f2fs', [device], { signal, timeoutMs: CHECK_MS });
-    const superblock = await readF2fsSuperblock(device);
-    await readF2fsCheckpoint(device, superblock);
+    // not its checkpoints: resize.f2fs writes one, and the other comes with the first mount
     await checkReadOnly(device, signal);
+    const superblock = await readF2fsSuperblock(device);
     const bytes = superblock.blocks * F2FS_BLOCK;
     const size = await deviceSize(device, signal);
     if (bytes > size || size - bytes > superblock.sectionBlocks * F2FS_BLOCK) {

@@ -6,12 +6,13 @@ import { parsePartcloneMap } from '../../agent/filesystem/partclone-map.ts';
 import type { Extent } from '../../agent/image/extent.ts';
 import { run } from '../../agent/process/run.ts';
 import type { FilesystemKind } from './filesystem-kinds.ts';
+import { type Place, placesOf } from './filesystem-places.ts';
 
 const MIB = 1024 * 1024;
 const SECTOR = 512;
 
-export interface Mutation {
-  offset: number;
+interface Mutation {
+  offsets: number[];
   bytes: Buffer;
   how: string;
 }
@@ -36,22 +37,6 @@ export const randomOf = (seed: number): ((below: number) => number) => {
   };
 };
 
-/** Where each keeps what says what it is; a third of all mutations go here. */
-const superblocks: Readonly<Record<string, readonly Extent[]>> = {
-  extfs: [{ offset: 1024, length: 1024 }],
-  ntfs: [{ offset: 0, length: 90 }],
-  fat: [{ offset: 0, length: 90 }],
-  exfat: [{ offset: 0, length: 120 }],
-  xfs: [{ offset: 0, length: 2048 }],
-  btrfs: [{ offset: 65536, length: 1024 }],
-  f2fs: [
-    { offset: 1024, length: 256 },
-    { offset: 5120, length: 256 },
-    { offset: 512 * 4096, length: 192 },
-    { offset: 1024 * 4096, length: 192 },
-  ],
-};
-
 /** Sectors in use that hold anything but the text of a file. */
 const metadataOf = async (device: FileHandle, used: readonly Extent[]): Promise<number[]> => {
   const found: number[] = [];
@@ -72,31 +57,33 @@ const isMetadata = (sector: Buffer): boolean => {
   return content !== '' && !/^[\n\x20-\x7e]*$/.test(content);
 };
 
+/** One of the places that count, or any sector of metadata, half and half. */
 const mutate = async (
   device: FileHandle,
-  tool: string,
+  places: readonly Place[],
   metadata: readonly number[],
   random: (below: number) => number,
 ): Promise<Mutation> => {
-  const places = superblocks[tool] ?? [];
-  const place = places[random(places.length)];
-  const sector = metadata[random(metadata.length)] ?? 0;
-  const range = place && random(3) === 0 ? place : { offset: sector, length: SECTOR };
-  const kind = random(6);
-  const length = [1, 1, 4, 4, 16, 64][kind] ?? 1;
-  const step = kind === 2 || kind === 3 ? 4 : 1;
-  const offset = range.offset + Math.floor(random(Math.max(1, range.length - length)) / step) * step;
+  const sector = { offsets: [metadata[random(metadata.length)] ?? 0], length: SECTOR };
+  const place = random(2) === 0 ? (places[random(places.length)] ?? sector) : sector;
+  const kind = random(7);
+  const length = [1, 1, 1, 4, 4, 16, 64][kind] ?? 1;
+  const step = length === 4 ? 4 : 1;
+  const within = Math.floor(random(Math.max(1, place.length - length)) / step) * step;
+  const offsets = place.offsets.map((offset) => offset + within);
   const bytes = Buffer.alloc(length);
-  await device.read(bytes, 0, length, offset);
+  await device.read(bytes, 0, length, offsets[0] ?? 0);
   const before = Buffer.from(bytes);
-  if (kind === 0) bytes[0] = (bytes[0] ?? 0) ^ (1 << random(8));
-  else if (kind === 1) bytes[0] = random(256);
-  else if (kind === 2) bytes.writeUInt32LE((bytes.readUInt32LE(0) + ([1, -1, 8, -8][random(4)] ?? 1)) >>> 0);
-  else if (kind === 3) bytes.writeUInt32LE([0, 0xffffffff, random(2 ** 32), random(65536)][random(4)] ?? 0);
-  else if (kind === 4) for (let at = 0; at < length; at += 1) bytes[at] = random(256);
+  const first = bytes[0] ?? 0;
+  if (kind === 0) bytes[0] = first ^ (1 << random(8));
+  else if (kind === 1) bytes[0] = first & ~(1 << random(8));
+  else if (kind === 2) bytes[0] = random(256);
+  else if (kind === 3) bytes.writeUInt32LE((bytes.readUInt32LE(0) + ([1, -1, 8, -8][random(4)] ?? 1)) >>> 0);
+  else if (kind === 4) bytes.writeUInt32LE([0, 0xffffffff, random(2 ** 32), random(65536)][random(4)] ?? 0);
+  else if (kind === 5) for (let at = 0; at < length; at += 1) bytes[at] = random(256);
   else bytes.fill(random(2) === 0 ? 0 : 0xff);
-  if (bytes.equals(before)) bytes[0] = (bytes[0] ?? 0) ^ (1 << random(8));
-  return { offset, bytes, how: `${before.toString('hex')} -> ${bytes.toString('hex')}` };
+  if (bytes.equals(before)) bytes[0] = first ^ (1 << random(8));
+  return { offsets, bytes, how: `${before.toString('hex')} -> ${bytes.toString('hex')}` };
 };
 
 /**
@@ -141,11 +128,16 @@ export const sweep = async (
   const result: SweepResult = { refused: 0, used: 0, holes: [] };
   await using file = await open(device, 'r+');
   const metadata = await metadataOf(file, whole);
+  const places = await placesOf(kind.tool, device);
   for (let n = 0; n < count; n += 1) {
-    const { offset, bytes, how } = await mutate(file, kind.tool, metadata, random);
-    const before = Buffer.alloc(bytes.length);
-    await file.read(before, 0, before.length, offset);
-    await file.write(bytes, 0, bytes.length, offset);
+    const { offsets, bytes, how } = await mutate(file, places, metadata, random);
+    const before: Buffer[] = [];
+    for (const offset of offsets) {
+      const there = Buffer.alloc(bytes.length);
+      await file.read(there, 0, there.length, offset);
+      before.push(there);
+      await file.write(bytes, 0, bytes.length, offset);
+    }
     const map = await usedBlocks(kind, device);
     if (map) {
       result.used += 1;
@@ -153,11 +145,12 @@ export const sweep = async (
       const beyond = lacks(map, await partcloneBlocks(kind.tool, device), kind.size);
       if (missing + beyond > 0) {
         result.holes.push(
-          `${kind.name} at ${offset} ${how}: ${missing} bytes of before, ${beyond} of partclone's`,
+          `${kind.name} at ${offsets} ${how}: ${missing} bytes of before, ${beyond} of partclone's`,
         );
       }
     } else result.refused += 1;
-    await file.write(before, 0, before.length, offset);
+    for (const [at, offset] of offsets.entries())
+      await file.write(before[at] ?? bytes, 0, bytes.length, offset);
   }
   return result;
 };
