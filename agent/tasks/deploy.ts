@@ -7,6 +7,7 @@ import type { Manifest, Plan } from '../protocol/index.ts';
 import type { Handler, TaskContext } from './context.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
+import { fittingVersion } from './deploy-fit.ts';
 import { transferImage } from './deploy-transfer.ts';
 import { bytesWrittenTo, identityOf, sha256 } from './disk-facts.ts';
 
@@ -19,13 +20,20 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   const { image: name, version, grow, dryRun, verify } = task.params;
 
   context.step('plan', { message: `${name} version ${version}` });
-  const image = await fetchImage(name, version, context);
+  const wanted = await fetchImage(name, version, context);
   const disk = selectDisk(await listDisks({ signal: context.signal }), task.params.disk, 'deploy');
   context.showDisk(identityOf(disk));
-  const plan = planDeploy(image.manifest, disk, { firmware: context.identity.firmware, grow });
+  const { image, plan } = await fittingVersion({
+    task,
+    image: wanted,
+    targets: { d1: disk.size },
+    plan: (manifest) => planDeploy(manifest, disk, { firmware: context.identity.firmware, grow }),
+    context,
+  });
   context.showPlan(plan);
   for (const warning of plan.warnings) context.warn(warning);
-  const result = { image: { name, version } };
+  const { derivedFrom } = image.manifest;
+  const result = { image: { name, version: plan.version, ...(derivedFrom === null ? {} : { derivedFrom }) } };
   if (dryRun) {
     await proveNothingWritten(disk, context);
     return { ...result, summary: `Would write ${summaryOf(plan, image.manifest)}` };
@@ -55,7 +63,8 @@ const bindingOf = (plan: Plan, manifestText: string): string =>
 const summaryOf = (plan: Plan, manifest: Manifest): string => {
   const os = manifest.os ? ` (${manifest.os.name} ${manifest.os.version})` : '';
   const serial = plan.disk.serial || plan.disk.wwn || 'without serial';
-  return `${plan.image} version ${plan.version}${os}, ${plan.partitions.length} partitions, to disk ${serial}`;
+  const from = manifest.derivedFrom === null ? '' : `, made from ${manifest.derivedFrom} for smaller disks`;
+  return `${plan.image} version ${plan.version}${from}${os}, ${plan.partitions.length} partitions, to disk ${serial}`;
 };
 
 const proveNothingWritten = async (disk: Disk, context: TaskContext): Promise<void> => {

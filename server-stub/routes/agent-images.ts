@@ -36,7 +36,7 @@ export const agentImageRoutes = (app: App, state: State): void => {
     { schema: { params: versionParams, response: { 200: signedManifestSchema } } },
     async (request) => {
       const { name, version } = request.params;
-      requireReaderOf(state, request, name, version);
+      await requireReaderOf(state, request, name, version);
       const { text, signature } = await existing(name, version);
       return { manifest: text, signature, keyId: state.key.keyId };
     },
@@ -47,7 +47,7 @@ export const agentImageRoutes = (app: App, state: State): void => {
     { schema: { params: versionParams.extend({ file: imageFileSchema.shape.name }) } },
     async (request, reply) => {
       const { name, version, file } = request.params;
-      requireDeployOf(state, request, name, version);
+      await requireDeployOf(state, request, name, version);
       const { manifest } = await existing(name, version);
       if (!filesOf(manifest).some((known) => known.name === file)) {
         throw new ImagingError('NOT_FOUND', `Cannot read ${file}: ${name}@${version} has no such file`);
@@ -64,7 +64,7 @@ export const agentImageRoutes = (app: App, state: State): void => {
     { schema: { body: packRequestSchema }, bodyLimit: 256 * 1024 },
     async (request, reply) => {
       const { image, version, ids } = request.body;
-      const task = requireDeployOf(state, request, image, version);
+      const task = await requireDeployOf(state, request, image, version);
       await state.board.report(task.id, task.attempt);
       const { ids: own } = await state.library.indexOf(image, version);
       const foreign = ids.find((id) => !own.has(id));

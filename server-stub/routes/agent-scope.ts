@@ -4,6 +4,7 @@ import type { TaskParams } from '../../agent/protocol/index.ts';
 import { bearerOf } from '../http/bearer.ts';
 import type { TaskRow } from '../queue/task-row.ts';
 import type { State } from '../state.ts';
+import { findVersion } from '../store/images.ts';
 import { findTask } from '../store/tasks.ts';
 import { acceptSession } from '../store/tokens.ts';
 
@@ -36,40 +37,60 @@ export const ownTask = async (state: State, request: FastifyRequest, id: string)
 };
 
 /**
- * The deploy that this machine is running, if it is of this version: all that it may read of images.
+ * The deploy that this machine is running, if it is of this version or of the one that this was made from for
+ * smaller disks: all that it may read of images.
+ *
  * @throws ImagingError NOT_FOUND
  */
-export const requireDeployOf = (
+export const requireDeployOf = async (
   state: State,
   request: FastifyRequest,
   image: string,
   version: number,
-): TaskRow => {
-  const row = leasedTasks(state, request).find((task) => {
-    if (task.type !== 'deploy') return false;
-    const params = task.params as TaskParams<'deploy'>;
-    return params.image === image && params.version === version;
-  });
+): Promise<TaskRow> => {
+  const deploys = leasedTasks(state, request).filter(
+    ({ type, params }) => type === 'deploy' && (params as TaskParams<'deploy'>).image === image,
+  );
+  const deployOf = (wanted: number): TaskRow | undefined =>
+    deploys.find(({ params }) => (params as TaskParams<'deploy'>).version === wanted);
+  const row = deployOf(version) ?? (await deployOfOrigin(state, deploys, image, version));
   if (!row) {
     throw new ImagingError('NOT_FOUND', `Cannot read ${image}@${version}: this machine is not deploying it`);
   }
   return row;
 };
 
+/** The deploy of the version that this one was made from, or of another one made from the same. */
+const deployOfOrigin = async (
+  state: State,
+  deploys: readonly TaskRow[],
+  image: string,
+  version: number,
+): Promise<TaskRow | undefined> => {
+  if (deploys.length === 0) return undefined;
+  const origin = (await findVersion(state.db, image, version))?.derivedFrom ?? null;
+  if (origin === null) return undefined;
+  for (const row of deploys) {
+    const own = (row.params as TaskParams<'deploy'>).version;
+    if (own === origin || (await findVersion(state.db, image, own))?.derivedFrom === origin) return row;
+  }
+  return undefined;
+};
+
 /**
  * A manifest is read by who deploys the version, and by a capture of the same image: it reads back what it
  * has published. @throws ImagingError NOT_FOUND
  */
-export const requireReaderOf = (
+export const requireReaderOf = async (
   state: State,
   request: FastifyRequest,
   image: string,
   version: number,
-): void => {
+): Promise<void> => {
   const captures = leasedTasks(state, request).some(
     ({ type, params }) => type === 'capture' && (params as TaskParams<'capture'>).image === image,
   );
-  if (!captures) requireDeployOf(state, request, image, version);
+  if (!captures) await requireDeployOf(state, request, image, version);
 };
 
 /** Tasks that the speaking machine holds now. A silent one is held: only a new check-in takes it away. */
