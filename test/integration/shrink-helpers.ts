@@ -20,6 +20,8 @@ import type { TestServer } from '../server-stub/support.ts';
 
 export const MIB = 1024 * 1024;
 const signal = new AbortController().signal;
+const ESP = 'c12a7328-f81f-11d2-ba4b-00a0c93ec93b';
+const LINUX = '0fc63daf-8483-4772-8e79-3d69d8477de4';
 
 /** In RAM: nothing here is about what a disk keeps, and an fsync costs nothing. */
 export const memoryFolder = async (t: ExecutionContext): Promise<string> => {
@@ -67,8 +69,9 @@ export const storeImage = async (state: State, image: string, parts: readonly Pa
       await writeFile(join(folder, `${name}.caibx`), captured.index);
       await writeFile(join(folder, `${name}.map`), captured.map);
       partitions.push({
-        ...{ name, number: number + 1, start, size: part.size, uuid: '', label: '', attributes: '' },
-        type: '0fc63daf-8483-4772-8e79-3d69d8477de4',
+        ...{ name, number: number + 1, start, size: part.size, label: '', attributes: '' },
+        type: part.role === 'esp' ? ESP : LINUX,
+        uuid: `22222222-2222-2222-2222-00000000000${number}`,
         role: part.role,
         filesystem: {
           ...{ type: part.type, uuid: '', label: '' },
@@ -132,11 +135,13 @@ export const makeExt4 = async (folder: string, size: number, tree: string): Prom
   return { file, type: 'ext4', size, role: 'os' };
 };
 
-/** NTFS with the tree's files in its root, and one near its end: ntfsresize has something to move. */
+const NTFS_FILES = 15;
+
+/** NTFS with files of the tree in its root. */
 export const makeNtfs = async (folder: string, size: number, tree: string): Promise<Part> => {
   const file = await sparseFile(join(folder, 'ntfs.img'), size);
   await run('mkfs.ntfs', ['-q', '-F', '-f', file]);
-  for (let number = 0; number < 40; number += 1) {
+  for (let number = 0; number < NTFS_FILES; number += 1) {
     await run('ntfscp', ['-f', file, join(tree, `folder-${number % 8}/file-${number}`), `/file-${number}`]);
   }
   return { file, type: 'ntfs', size, role: 'data' };
@@ -174,7 +179,7 @@ export const treeHashes = async (root: string): Promise<string> => {
 /** Every file of the NTFS that makeNtfs made, read by ntfscat: no mount. */
 export const ntfsHashes = async (file: string): Promise<string[]> => {
   const hashes: string[] = [];
-  for (let number = 0; number < 40; number += 1) {
+  for (let number = 0; number < NTFS_FILES; number += 1) {
     const { stdout } = await run('sh', [
       '-c',
       'ntfscat -f "$1" "$2" | sha256sum',

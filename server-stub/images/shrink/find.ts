@@ -17,7 +17,10 @@ export const originOf = async (state: State, image: string, version: number): Pr
   throw new ImagingError('IMAGE_NOT_FOUND', `Cannot make ${image}@${version} smaller: no such version`);
 };
 
-/** The largest sound version made from `origin` whose disks are at most these sizes, or undefined. */
+/**
+ * The largest sound version made from `origin` whose disks are at most these sizes, or undefined. Nothing larger that
+ * fits is ever made while there is one, so a deploy that is cut off finds the same at its next attempt.
+ */
 export const fittingVersion = async (
   state: State,
   origin: Manifest,

@@ -3,7 +3,6 @@ import { hasCode, ImagingError, toImagingError } from '../../../agent/errors.ts'
 import type { Manifest } from '../../../agent/protocol/index.ts';
 import { createMutex } from '../../mutex.ts';
 import type { State } from '../../state.ts';
-import { versionExists } from '../../store/images.ts';
 import { deriveVersion } from './derive.ts';
 import { fittingVersion, originOf } from './find.ts';
 import { planShrink, type ShrinkPlan, smallestTargets, type Targets } from './layout.ts';
@@ -31,7 +30,7 @@ export interface ShrinkJob {
 export interface Shrinks {
   /**
    * A version of `image` whose disks are at most this large: one that exists, else a job that makes it. Without
-   * `targets`: the smallest sensible. `taskId`: a deploy, which gets the same version at every attempt.
+   * `targets`: the smallest sensible. `taskId`: the deploy that waits for it.
    *
    * @throws ImagingError TARGET_TOO_SMALL, OPTION_REFUSED, IMAGE_NOT_FOUND, before anything is begun
    */
@@ -53,8 +52,6 @@ const MIB = 1024 * 1024;
 /** `onError` is told of defects: refusals are the askers'. */
 export const createShrinks = (state: State, onError: (error: unknown) => void): Shrinks => {
   const jobs = new Map<string, ShrinkJob>();
-  /** the version that each deploy was given: its next attempt goes on with it */
-  const chosen = new Map<string, number>();
   const oneAtATime = createMutex();
   const closing = new AbortController();
 
@@ -103,7 +100,6 @@ export const createShrinks = (state: State, onError: (error: unknown) => void): 
         },
         signal: closing.signal,
       }));
-    for (const task of job.tasks) chosen.set(task, job.result);
     job.done = job.total;
     job.message = '';
     job.state = 'done';
@@ -128,15 +124,8 @@ export const createShrinks = (state: State, onError: (error: unknown) => void): 
   const ask: Shrinks['ask'] = async (image, version, asked, taskId) => {
     const origin = await originOf(state, image, version);
     const targets = asked ?? smallestTargets(origin);
-    const known = taskId === undefined ? undefined : chosen.get(taskId);
-    const existing =
-      known !== undefined && (await versionExists(state.db, image, known))
-        ? known
-        : (await fittingVersion(state, origin, targets))?.version;
-    if (existing !== undefined) {
-      if (taskId !== undefined) chosen.set(taskId, existing);
-      return add(origin, targets, { state: 'done', message: '', result: existing });
-    }
+    const existing = await fittingVersion(state, origin, targets);
+    if (existing) return add(origin, targets, { state: 'done', message: '', result: existing.version });
     const { plan, targets: rounded } = planRounded(origin, targets);
     const same = open().find(
       (job) => job.image === image && job.version === origin.version && within(job.targets, targets),
