@@ -3,6 +3,8 @@ import { ImagingError } from '../errors.ts';
 import { type RunResult, run } from '../process/run.ts';
 import type { Shrinker } from './shrink.ts';
 
+/** Linux refuses to make one smaller than this with EINVAL (fs/btrfs/ioctl.c) */
+const LEAST = 256 * 1024 * 1024;
 const TOOL_MS = 12 * 60 * 60_000;
 const HELPER = fileURLToPath(new URL('./shrink-btrfs-mounted.ts', import.meta.url));
 
@@ -17,6 +19,7 @@ export const shrinkBtrfs: Shrinker = {
     process.getuid?.() === 0 ? null : 'which only a server that runs as root can make smaller (it mounts it)',
 
   shrink: async (file, size, { signal, onStep }) => {
+    if (size < LEAST) throw tooSmall(size, `no btrfs is smaller than ${LEAST} bytes`, { neededBytes: LEAST });
     onStep?.('checking');
     await check(file, 'before it was made smaller', signal);
     onStep?.('moving data to the front');
@@ -29,11 +32,7 @@ export const shrinkBtrfs: Shrinker = {
     if (exitCode !== 0) {
       const said = (stdout + stderr).trim().slice(-2000);
       if (/No space left on device/.test(said)) {
-        throw new ImagingError(
-          'TARGET_TOO_SMALL',
-          `Cannot make the filesystem smaller: its data does not fit ${size} bytes`,
-          { details: { availableBytes: size, output: said } },
-        );
+        throw tooSmall(size, `its data does not fit ${size} bytes`, { output: said });
       }
       throw new ImagingError(
         'TOOL_FAILED',
@@ -70,6 +69,11 @@ const totalBytes = async (file: string, signal: AbortSignal): Promise<number> =>
     throw new ImagingError('TOOL_FAILED', 'Cannot read the superblock: no total_bytes');
   return Number(total);
 };
+
+const tooSmall = (size: number, reason: string, details: Record<string, unknown>): ImagingError =>
+  new ImagingError('TARGET_TOO_SMALL', `Cannot make the filesystem smaller: ${reason}`, {
+    details: { availableBytes: size, ...details },
+  });
 
 const damaged = (file: string, when: string, { exitCode, stdout, stderr }: RunResult): ImagingError =>
   new ImagingError('FILESYSTEM_CHECK_FAILED', `Cannot trust the filesystem: btrfs found damage ${when}`, {

@@ -39,6 +39,8 @@ export interface Part {
   role: ImagePartition['role'];
   /** keep every block, as a capture does where no map can be trusted */
   raw?: boolean;
+  /** what the manifest says instead of what the tools say */
+  minimumBytes?: number;
 }
 
 /** A version as a capture makes one, from partitions in files: real maps, real minimums, published by the server. */
@@ -75,7 +77,7 @@ export const storeImage = async (state: State, image: string, parts: readonly Pa
         role: part.role,
         filesystem: {
           ...{ type: part.type, uuid: '', label: '' },
-          minimumBytes: usage?.minimumBytes ?? null,
+          minimumBytes: part.minimumBytes ?? usage?.minimumBytes ?? null,
           usedBytes: extents.reduce((sum, { length }) => sum + length, 0),
         },
         ...{ method: usage ? 'used' : 'raw', reason: '', bootRecord: null, contains: [], damaged: [] },

@@ -151,6 +151,22 @@ test('what does not fit is refused at once, with what keeps its size and why, an
   t.is(said.error, null, 'the size that the refusal names would do');
 });
 
+test('an estimate that was too low is found by the tool itself, before it changes anything', async (t) => {
+  const folder = await memoryFolder(t);
+  const server = await testServer(t, { data: join(folder, 'data') });
+  const tree = await makeTree(join(folder, 'tree'), 20 * MIB);
+  const part = { ...(await makeExt4(folder, 400 * MIB, tree)), minimumBytes: 8 * MIB };
+  await storeImage(server.app.fog, 'lab', [part]);
+  const { error } = await shrink(t, server, 'lab', 1, { to: 16 * MIB });
+  t.is(error?.code, 'TARGET_TOO_SMALL');
+  t.is(error?.details['partition'], 'p1');
+  const needed = Number(error?.details['neededBytes']);
+  t.true(needed > 20 * MIB && needed < 100 * MIB, String(needed));
+  t.deepEqual(await readdir(join(server.data, 'images/lab')), ['1']);
+  t.deepEqual(await readdir(join(server.data, 'uploads')), []);
+  t.is((await shrink(t, server, 'lab', 1, { to: needed })).error, null);
+});
+
 test('a damaged chunk ends it, the version it comes from is hurt, and nothing is left behind', async (t) => {
   const folder = await memoryFolder(t);
   const server = await testServer(t, { data: join(folder, 'data') });

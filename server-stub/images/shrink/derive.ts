@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { isImagingError } from '../../../agent/errors.ts';
+import { hasCode, ImagingError, isImagingError } from '../../../agent/errors.ts';
 import { decodeCaibx } from '../../../agent/image/caibx.ts';
 import type { ChunkSink } from '../../../agent/image/chunk-store.ts';
 import { parseManifest } from '../../../agent/image/manifest.ts';
@@ -17,6 +17,7 @@ import { publishVersion } from '../publish.ts';
 import { abandonUpload, keepChunks, missingChunks, uploadFolder } from '../uploads.ts';
 import { filesOf, versionFolder } from '../version-folder.ts';
 import type { ShrinkPlan } from './layout.ts';
+import { roundUp } from './round.ts';
 import { scratchFolder, withScratch } from './scratch.ts';
 import { type SmallerPartition, shrinkPartition, spaceOf, workOf } from './shrink-partition.ts';
 
@@ -115,20 +116,38 @@ type Part = {
 
 const shrinkOne = async (
   state: State,
-  { onStep, onProgress }: DeriveOptions,
-  { upload, ...part }: Part,
+  { plan, onStep, onProgress }: DeriveOptions,
+  part: Part,
 ): Promise<SmallerPartition> => {
   const sink: ChunkSink = {
-    missing: async (ids) => new Set(await missingChunks(state, upload, ids)),
+    missing: async (ids) => new Set(await missingChunks(state, part.upload, ids)),
     put: async (chunks, signal) => {
-      await keepChunks(state, upload, chunks, signal);
+      await keepChunks(state, part.upload, chunks, signal);
     },
   };
-  const smaller = await shrinkPartition({ ...part, store: state.library.store, sink, onStep, onProgress });
-  const folder = uploadFolder(state, upload.id);
+  const { store } = state.library;
+  const smaller = await shrinkPartition({ ...part, store, sink, onStep, onProgress }).catch(
+    (error: unknown) => {
+      throw spokenOfDisk(error, part, plan);
+    },
+  );
+  const folder = uploadFolder(state, part.upload.id);
   await writeFile(join(folder, `${part.partition.name}.caibx`), smaller.index);
   await writeFile(join(folder, `${part.partition.name}.map`), smaller.map);
   return smaller;
+};
+
+/** A tool knows what its filesystem needs; who waits for a version wants to know how large a disk has to be. */
+const spokenOfDisk = (error: unknown, { partition, size }: Part, plan: ShrinkPlan): unknown => {
+  if (!isImagingError(error) || !hasCode(error, 'TARGET_TOO_SMALL')) return error;
+  const disk = plan.disks.find(({ partitions }) => partitions.some(({ name }) => name === partition.name));
+  const needed = error.details['neededBytes'];
+  const neededBytes = typeof needed === 'number' && disk ? roundUp(disk.size + needed - size) : null;
+  return new ImagingError(
+    'TARGET_TOO_SMALL',
+    `Cannot fit the image into ${disk?.size} bytes${neededBytes === null ? '' : `, it needs ${neededBytes}`}: ${partition.name}: ${error.message}`,
+    { details: { neededBytes, availableBytes: disk?.size ?? null, partition: partition.name }, cause: error },
+  );
 };
 
 const publishDerived = async (

@@ -6,6 +6,7 @@ import type { State } from '../../state.ts';
 import { deriveVersion } from './derive.ts';
 import { fittingVersion, originOf } from './find.ts';
 import { planShrink, type ShrinkPlan, smallestTargets, type Targets } from './layout.ts';
+import { roundDown } from './round.ts';
 
 /** One smaller version being made, or made, or found. What is asked again while it lasts is the same job. */
 export interface ShrinkJob {
@@ -45,9 +46,6 @@ export interface Shrinks {
 
 /** ended jobs that can still be asked about */
 const REMEMBERED = 200;
-/** A disk's size is rounded down to such a share of it: models whose sizes differ by a few sectors share a version. */
-const GRAIN = 1024;
-const MIB = 1024 * 1024;
 
 /** `onError` is told of defects: refusals are the askers'. */
 export const createShrinks = (state: State, onError: (error: unknown) => void): Shrinks => {
@@ -162,12 +160,6 @@ const planRounded = (origin: Manifest, targets: Targets): { plan: ShrinkPlan; ta
     if (!hasCode(error, 'TARGET_TOO_SMALL')) throw error;
     return { plan: planShrink(origin, targets), targets };
   }
-};
-
-/** @returns a multiple of a power of two, at least 1 MiB, that is about a thousandth of `bytes` */
-export const roundDown = (bytes: number): number => {
-  const grain = Math.max(MIB, 2 ** Math.floor(Math.log2(bytes / GRAIN)));
-  return Math.floor(bytes / grain) * grain;
 };
 
 /** What is being made for `inner` fits `outer` too. */

@@ -2,8 +2,8 @@ import test from 'ava';
 import { isImagingError } from '../../../agent/errors.ts';
 import type { ImagePartition, Manifest } from '../../../agent/protocol/index.ts';
 import { parseSize } from '../../../server-stub/cli/shrink.ts';
-import { roundDown } from '../../../server-stub/images/shrink/jobs.ts';
 import { planShrink, smallestTargets, whyNot } from '../../../server-stub/images/shrink/layout.ts';
+import { roundDown, roundUp } from '../../../server-stub/images/shrink/round.ts';
 import { makeImage, manifestOf } from '../support.ts';
 
 const MIB = 1024 * 1024;
@@ -124,6 +124,7 @@ test('sizes that differ by a few sectors are rounded to one', (t) => {
   t.is(roundDown(size), roundDown(size - 34 * 512));
   t.true(roundDown(size) <= size && roundDown(size) > size * 0.999);
   t.is(roundDown(200 * MIB), 200 * MIB);
+  t.true(roundDown(roundUp(size)) >= size);
 });
 
 test('sizes are read as they are written on disks, and "10G" is not guessed', (t) => {
