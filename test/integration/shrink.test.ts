@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
+import { execa } from 'execa';
 import { run } from '../../agent/process/run.ts';
 import type { ImageAnswer } from '../../server-stub/api.ts';
 import { addHost, addTask, testServer } from '../server-stub/support.ts';
@@ -20,6 +21,8 @@ import {
   treeHashes,
   withLoop,
 } from './shrink-helpers.ts';
+
+const MAIN = new URL('../../server-stub/main.ts', import.meta.url).pathname;
 
 const exists = async (folder: string): Promise<boolean> =>
   readdir(folder).then(
@@ -218,4 +221,28 @@ test('rows of smaller versions are rebuilt from their manifests', async (t) => {
   t.is((await addTask(second, mac, 'deploy', { image: 'lab' })).params['version'], 1);
   t.is((await askShrink(second, 'lab', 1, { to: 200_000_000 })).json().result, 2);
   t.is(JSON.parse(await readFile(join(first.data, 'images/lab/2/manifest.json'), 'utf8')).derivedFrom, 1);
+});
+
+test('fog-server image shrink waits, says what it made, and lists tell of it', async (t) => {
+  const folder = await memoryFolder(t);
+  const server = await testServer(t, { data: join(folder, 'data'), now: Date.now });
+  const tree = await makeTree(join(folder, 'tree'), 20 * MIB);
+  await storeImage(server.app.fog, 'lab', [await makeExt4(folder, 400 * MIB, tree)]);
+  const url = await server.app.listen({ port: 0, host: '127.0.0.1' });
+  const fog = (...args: string[]) =>
+    execa(process.execPath, [MAIN, ...args, '--server', url, '--data', server.data], { reject: false });
+
+  const made = await fog('image', 'shrink', 'lab@1', '--to', '200MB');
+  t.is(made.exitCode, 0, made.stderr);
+  t.regex(made.stdout, /^lab@2, made from lab@1, fits disks of 199\.2 MB \(199229440 bytes\)$/);
+  const json = JSON.parse((await fog('image', 'shrink', 'lab@2', '--to', '190MiB', '--json')).stdout);
+  t.like(json, { version: 1, result: 2, state: 'done', disks: [{ name: 'd1', size: 199_229_440 }] });
+  t.regex((await fog('image', 'show', 'lab')).stdout, /lab@2 .*made from lab@1 for 199\.2 MB disks, sound/);
+  t.regex((await fog('image', 'list')).stdout, /lab +1 and 1 made smaller +@1 /);
+
+  const small = await fog('image', 'shrink', 'lab@1', '--to', '10MB');
+  t.is(small.exitCode, 1);
+  t.regex(small.stderr, /made as small as it can be it needs \d+.*p1 needs \d+ bytes \[TARGET_TOO_SMALL\]/);
+  t.regex((await fog('image', 'shrink', 'lab')).stderr, /say which version, lab@N \[BAD_REQUEST\]/);
+  t.regex((await fog('image', 'shrink', 'lab@1', '--to', '10G')).stderr, /Cannot read the size 10G/);
 });
