@@ -28,7 +28,8 @@ export const shrinkNtfs: Shrinker = {
     const steps = percentReader((percent) => onStep?.(`moving files to the front, ${percent} %`));
     // -f twice: no question. The size is that of the partition: the tool itself leaves the last sector of
     // it to the backup boot sector and rounds the volume down to whole clusters (ntfsresize 2022.10.3)
-    await run('ntfsresize', ['--force', '--force', '--size', String(size), file], {
+    // clusters that are marked bad were so on the disk of the capture
+    await run('ntfsresize', ['--force', '--force', '--bad-sectors', '--size', String(size), file], {
       signal,
       timeoutMs: TOOL_MS,
       onLine: steps,
@@ -46,7 +47,7 @@ export const shrinkNtfs: Shrinker = {
 
 /** `ntfsresize --info` accounts every cluster; `marked`: also of a volume that waits for chkdsk. */
 const infoOf = async (file: string, marked: boolean, signal: AbortSignal): Promise<NtfsInfo> => {
-  const args = ['--info', '--no-progress-bar', ...(marked ? ['--force'] : []), file];
+  const args = ['--info', '--bad-sectors', '--no-progress-bar', ...(marked ? ['--force'] : []), file];
   const result = await run('ntfsresize', args, { signal, timeoutMs: TOOL_MS, okExitCodes: [0, 1] });
   const info = parseNtfsInfo(result.stdout);
   if (/Volume is full/.test(result.stdout + result.stderr) && info) return { ...info, minimumBytes: null };

@@ -116,11 +116,20 @@ const workable = (disk: ImageDisk): ImageDisk => ({
 });
 
 /** Why a partition keeps its size, to go on with after its name; null where it can be made smaller. */
-export const whyNot = ({ method, reason, filesystem, contains, role }: ImagePartition): string | null => {
+export const whyNot = ({
+  method,
+  reason,
+  filesystem,
+  contains,
+  damaged,
+  role,
+}: ImagePartition): string | null => {
   const type = filesystem?.type ?? '';
   if (method === 'recreate') return `is ${type}, which keeps its size`;
   if (contains.length > 0) return 'holds volumes, which keep their size';
   if (method === 'raw') return `is kept whole${reason ? ` (${reason})` : ''}`;
+  // where the holes are is told by their place, and places change
+  if (damaged.length > 0) return 'has sectors that could not be read at capture';
   if (hasFixedSize(role)) return `is the ${role} partition, which keeps its size`;
   const shrinker = shrinkerFor(type);
   const called = spoken[type] ?? type;

@@ -90,6 +90,7 @@ test('every kind that keeps its size says why', (t) => {
   t.is(why('exfat'), 'is exFAT, which cannot be made smaller');
   t.is(why('ext4', { method: 'raw', reason: 'it is damaged' }), 'is kept whole (it is damaged)');
   t.is(why('swap', { method: 'recreate' }), 'is swap, which keeps its size');
+  t.is(why('ext4', { damaged: [{ start: 0, size: 512 }] }), 'has sectors that could not be read at capture');
   t.is(why('ntfs', { role: 'recovery' }), 'is the recovery partition, which keeps its size');
   t.is(
     whyNot(partition(1, 'ntfs', GIB, null)),
