@@ -69,6 +69,8 @@ export const syncPartitions = async (
   assertClaim(claim);
   const { path } = claim;
   for (const one of await knownPartitions(path)) {
+    // the kernel makes a tiny device of a container, so that a boot loader could be put there
+    if (one.number === table.extended?.number && one.start === table.extended.start) continue;
     if (!table.partitions.some((wanted) => isSame(one, wanted))) await forget(path, one.number, options);
   }
   const known = await knownPartitions(path);

@@ -26,7 +26,8 @@ export interface TransferOptions {
 
 /**
  * The image's data onto the disk, at its planned places, then read back. The old table goes first, so
- * that the disk cannot boot half of anything; the new one is not this function's to write.
+ * that the disk cannot boot half of anything (unless the disk keeps partitions); the new one is not this
+ * function's to write.
  */
 export const transferImage = async (options: TransferOptions): Promise<TransferStats> => {
   const { claim, plan, image, verify, context } = options;
@@ -50,10 +51,12 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
     context.log.info({ resumed }, 'an earlier attempt left data here; going on');
 
   await removePartitions(claim, { signal });
-  await removeTable(claim, {
-    keep: plan.partitions.map(({ start, contentSize: size }) => ({ start, size })),
-    signal,
-  });
+  if (plan.oldTable === 'removed') {
+    await removeTable(claim, {
+      keep: plan.partitions.map(({ start, contentSize: size }) => ({ start, size })),
+      signal,
+    });
+  }
   const pool = createPool();
   let bytesReadBack = 0;
   try {

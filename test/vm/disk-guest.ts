@@ -70,6 +70,7 @@ const partition = (number: number, start: number, size: number, more: Partial<Pl
   ...{ role: 'data' as const, method: 'used' as const, filesystem: '' },
   type: '0fc63daf-8483-4772-8e79-3d69d8477de4',
   uuid: '',
+  bootRecord: null,
   ...more,
 });
 
@@ -77,6 +78,7 @@ const ESP = 'c12a7328-f81f-11d2-ba4b-00a0c93ec93b';
 
 const planFor = (disk: Disk, espUuid: string): Plan => ({
   ...{ image: 'debian', version: 1, imageDisk: 'd1', table: 'gpt', warnings: [], unused: [] },
+  ...{ oldTable: 'removed', extended: null, kept: [], moved: [] },
   disk: { serial: '', wwn: '', size: disk.size, logicalSectorSize: disk.logicalSectorSize },
   tableId: 'd3b07384-d113-4ec6-a7d4-0123456789ab',
   partitions: [
