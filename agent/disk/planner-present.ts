@@ -41,17 +41,22 @@ export const keepPresent = (
     throw refused('deploy', 'every partition of the image is to be kept');
   }
   const extras = found.flatMap(({ there, image }) => (image ? [] : [extraItem(there, disk)]));
-  const inPlace = found.every(({ there, image }) => !image || isSamePlace(there, image));
-  const items = [...itemsOf(disk), ...extras]
-    .map((item): Item => {
-      const isKept = found.some(({ image }) => image && image.name === item.name);
-      return isKept && inPlace ? { ...item, mobility: 'pinned', frozen: true } : item;
-    })
-    .sort((a, b) => a.start - b.start);
-  const places = layOut(items);
+  const asEver = [...itemsOf(disk), ...extras].sort((a, b) => a.start - b.start);
+  const isKept = (item: Item) => found.some(({ image }) => image?.name === item.name);
+  const pinned = asEver.map(
+    (item): Item => (isKept(item) ? { ...item, mobility: 'pinned', frozen: true } : item),
+  );
+  // what the same deploy did before it does again; else the kept ones have to be where the image has them
+  const again = layOut(asEver);
+  const agrees = found.every(({ there }) => {
+    const place = again[asEver.findIndex(({ name }) => name === nameOf(disk, there.number))];
+    return place && isSamePlace(there, place);
+  });
+  const items = agrees ? asEver : pinned;
+  const places = agrees ? again : layOut(pinned);
   const placeOf = (name: string) => places[items.findIndex((item) => item.name === name)];
   const kept = found.map(({ there, image }): Kept => {
-    const name = image?.name ?? nameOf(disk, there.number);
+    const name = nameOf(disk, there.number);
     const place = placeOf(name);
     if (!place || !isSamePlace(there, place)) throw elsewhere(there, place);
     const partition = asPlanned(there, name, image, place.bootRecord);
