@@ -196,7 +196,11 @@ export const writeTable = async (
   if (size !== plan.disk.size || sectorSize !== plan.disk.logicalSectorSize) {
     throw new ImagingError('DISK_CHANGED', `Cannot write the table: ${path} is not the disk of the plan`);
   }
-  if (plan.table === 'none') return await readTable(path, rest);
+  if (plan.table === 'none') {
+    const table = await readTable(path, rest);
+    if (table.kind !== 'none') assertSame(path, [`there is one of kind ${table.kind}, planned is none`]);
+    return table;
+  }
   await removePartitions(claim, rest);
   if (plan.oldTable === 'stays') return await confirmTable(claim, plan, rest);
   const script = sfdiskScript(plan, path, gptUsable(size, sectorSize));

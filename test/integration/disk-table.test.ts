@@ -243,6 +243,15 @@ for (const [type, command] of [
   });
 }
 
+test('a disk that was to have no table and has one is not called done', async (t) => {
+  const { path } = await attachLoop(t, 32 * MIB);
+  await using claim = await claimDisk(await diskOf(path));
+  const plan = planFor(claim.disk, { table: 'none', tableId: '', partitions: [partition(1, 0, 32 * MIB)] });
+  t.is((await writeTable(claim, plan)).kind, 'none');
+  await gptOn(path);
+  await t.throwsAsync(writeTable(claim, plan), { code: 'READ_BACK_MISMATCH', message: /kind gpt/ });
+});
+
 test('an MBR whose first sector also looks like FAT keeps its partitions', async (t) => {
   const { path } = await attachLoop(t, 64 * MIB);
   await run('mkfs.vfat', ['-I', path]);
