@@ -198,8 +198,10 @@ const whyNot = (partition: ImagePartition, { growable = hasDriver }: PlanOptions
   return `nothing can grow ${filesystem?.type || 'what it holds'}`;
 };
 
+/** A physical volume of LVM takes what it is given, and hands it to the volumes in it (agent/volumes). */
 const hasDriver = ({ method, filesystem }: ImagePartition): boolean =>
-  method === 'used' && driverFor(filesystem?.type ?? '')?.growable === true;
+  method === 'used' &&
+  (filesystem?.type === 'LVM2_member' || driverFor(filesystem?.type ?? '')?.growable === true);
 
 const growableIn =
   (options: PlanOptions) =>

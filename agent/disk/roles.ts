@@ -45,10 +45,6 @@ const roleOfType: Readonly<Record<string, PartitionRole>> = {
   '426f6f74-0000-11aa-aa11-00306543ecac': 'recovery',
   // Microsoft basic data: Windows itself and data
   'ebd0a0a2-b9e5-4433-87c0-68b6b72699c7': 'data',
-  // Windows dynamic disks (LDM metadata, data) and storage spaces
-  '5808c8aa-7e8f-42e0-85d2-e1e90434cfb3': 'data',
-  'af9b60a0-1431-4f62-bc68-3311714a69ad': 'data',
-  'e75caf8f-f680-4cee-afa3-b001e56efc2d': 'data',
   // Linux LVM, RAID, LUKS, dm-crypt; ZFS as Solaris /usr
   'e6d6d379-f507-44c2-a23c-238f2a3df928': 'data',
   'a19d880f-05fc-4d3b-a006-743f0f84911e': 'data',

@@ -263,13 +263,18 @@ test('a disk of several is planned by name; the firmware matters only for one th
   t.throws(() => planDeploy(image, target({ size: 64 * GIB }), bios), { code: 'LAYOUT_UNSUPPORTED' });
 });
 
-test('a predicate over the partition decides what can grow', (t) => {
-  const image = imageOf({
-    size: 4 * GIB,
-    partitions: [partitionOf(1, MIB, GIB, { role: 'data', fs: 'LVM2_member' })],
-  });
-  t.false(planDeploy(image, target({ size: 8 * GIB }), uefi).partitions[0]?.grow);
+test('a predicate over the partition decides what can grow: by default LVM can, LUKS and what is raw cannot', (t) => {
+  const grows = (fs: string, method: 'used' | 'raw', more: object = {}) => {
+    const image = imageOf({
+      size: 4 * GIB,
+      partitions: [partitionOf(1, MIB, GIB, { role: 'data', fs, method })],
+    });
+    return planDeploy(image, target({ size: 8 * GIB }), { ...uefi, ...more }).partitions[0]?.grow;
+  };
+  t.true(grows('LVM2_member', 'used'));
+  t.false(grows('LVM2_member', 'raw'));
+  t.false(grows('crypto_LUKS', 'used'));
   const growable = ({ filesystem }: { filesystem: { type: string } | null }) =>
-    filesystem?.type === 'LVM2_member';
-  t.true(planDeploy(image, target({ size: 8 * GIB }), { ...uefi, growable }).partitions[0]?.grow);
+    filesystem?.type === 'crypto_LUKS';
+  t.true(grows('crypto_LUKS', 'raw', { growable }));
 });
