@@ -44,8 +44,9 @@ export const finishDisk = async ({ claim, plan, image, context }: FinishOptions)
   );
 
   if (image.manifest.firmware !== 'uefi') return;
-  // a further disk of an image holds data; the first one boots
-  if (plan.imageDisk !== 'd1' && !plan.partitions.some(({ role }) => role === 'esp')) return;
+  // a further disk of an image holds data, the first one boots; an ESP that stays has its entry already
+  const hasEsp = plan.partitions.some(({ role }) => role === 'esp');
+  if (!hasEsp && (plan.imageDisk !== 'd1' || plan.kept.length > 0)) return;
   context.step('boot-entry');
   const esp = plan.partitions.find(({ role }) => role === 'esp');
   const device = table.partitions.find(({ number }) => number === esp?.number)?.path;

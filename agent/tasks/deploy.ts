@@ -1,13 +1,13 @@
 import { type Disk, listDisks } from '../disk/disk.ts';
-import { planDeploy } from '../disk/planner.ts';
 import { ImagingError } from '../errors.ts';
-import type { Manifest, Plan } from '../protocol/index.ts';
-import type { Handler, TaskContext, TaskOf } from './context.ts';
+import type { Plan } from '../protocol/index.ts';
+import type { Handler, TaskContext } from './context.ts';
 import { requireSound } from './damage.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
 import { fittingVersion } from './deploy-fit.ts';
-import { claimTargets, type Pair, pairDisks } from './deploy-targets.ts';
+import { createPlanner, drawingOf, summaryOf } from './deploy-plan.ts';
+import { claimTargets, pairDisks } from './deploy-targets.ts';
 import { transferImage } from './deploy-transfer.ts';
 import { bytesWrittenTo, identityOf, sha256 } from './disk-facts.ts';
 
@@ -28,7 +28,7 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
     task,
     image: wanted,
     targets: Object.fromEntries(pairs.map(({ image, disk }) => [image.name, disk.size])),
-    plan: (manifest) => planAll(manifest, pairs, task, context),
+    plan: await createPlanner(task, pairs, context),
     context,
   });
   const plans = planned.map(({ plan }) => plan);
@@ -38,7 +38,9 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   const result = { image: { name, version: written, ...(derivedFrom === null ? {} : { derivedFrom }) } };
   if (dryRun) {
     for (const { disk } of planned) await proveNothingWritten(disk, context);
-    return { ...result, summary: `Would write ${summaryOf(plans, image.manifest)}` };
+    const drawing = drawingOf(plans, image.manifest);
+    const summary = `Would write ${summaryOf(plans, image.manifest)}\n\n${drawing}`;
+    return { ...result, summary: summary.slice(0, 4000) };
   }
 
   await using claimed = await claimTargets(planned, context.signal);
@@ -52,35 +54,9 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   return { ...result, stats, summary: `Wrote ${summaryOf(plans, image.manifest)}` };
 };
 
-/** A plan for every disk of the image, or a refusal of all. */
-const planAll = (
-  manifest: Manifest,
-  pairs: readonly Pair[],
-  { params }: TaskOf<'deploy'>,
-  { identity }: TaskContext,
-): { disk: Disk; plan: Plan }[] =>
-  pairs.map(({ image, disk }) => ({
-    disk,
-    plan: planDeploy(manifest, disk, {
-      firmware: identity.firmware,
-      grow: params.grow,
-      imageDisk: image.name,
-    }),
-  }));
-
 /** What durable ranges are good for: this version, these plans, these disks. */
 const bindingOf = (plans: readonly Plan[], manifestText: string): string =>
   sha256(JSON.stringify([sha256(manifestText), plans]));
-
-const summaryOf = (plans: readonly Plan[], manifest: Manifest): string => {
-  const os = manifest.os ? ` (${manifest.os.name} ${manifest.os.version})` : '';
-  const to = plans.map(({ partitions, disk }) => {
-    const serial = disk.serial || disk.wwn || 'without serial';
-    return `${partitions.length} partitions, to disk ${serial}`;
-  });
-  const from = manifest.derivedFrom === null ? '' : `, made from ${manifest.derivedFrom} for smaller disks`;
-  return `${manifest.image} version ${manifest.version}${from}${os}, ${to.join(' and ')}`;
-};
 
 const proveNothingWritten = async (disk: Disk, context: TaskContext): Promise<void> => {
   const written = await bytesWrittenTo(disk);
