@@ -7,6 +7,8 @@ import * as wire from '../protocol/index.ts';
 import {
   type checkInAnswerSchema,
   type checkInRequestSchema,
+  type deriveAnswerSchema,
+  type deriveRequestSchema,
   type Inventory,
   type logSchema,
   longPollSeconds,
@@ -41,6 +43,12 @@ export interface TaskServer {
   progress(taskId: string, progress: Progress, signal: AbortSignal): Promise<TaskAnswer>;
   log(taskId: string, log: Input<typeof logSchema>, signal: AbortSignal): Promise<TaskAnswer>;
   result(taskId: string, result: TaskResult, signal: AbortSignal): Promise<TaskAnswer>;
+  /** A version of the task's image that fits smaller disks; asked again until it is ready. */
+  derive(
+    taskId: string,
+    request: Input<typeof deriveRequestSchema>,
+    signal: AbortSignal,
+  ): Promise<Output<typeof deriveAnswerSchema>>;
   inventory(inventory: Inventory, signal: AbortSignal): Promise<void>;
   openUpload(
     request: Input<typeof openUploadSchema>,
@@ -54,6 +62,8 @@ export interface TaskServer {
     manifest: Manifest,
     signal: AbortSignal,
   ): Promise<Output<typeof publishAnswerSchema>>;
+  /** Versions of an image that this machine may read, the one of its newest task first. */
+  ownVersions(image: string, signal: AbortSignal): Promise<number[]>;
   version(image: string, version: number, signal: AbortSignal): Promise<SignedManifest>;
   file(image: string, version: number, name: string, limit: number, signal: AbortSignal): Promise<Uint8Array>;
   /** One pack; an interrupted one is the caller's to ask again, for what did not arrive. */
@@ -120,6 +130,8 @@ export const createTaskServer = ({ onWait, ...options }: TaskServerOptions): Tas
     log: (taskId, log, signal) => post(wire.taskAnswerSchema, `/agent/v1/tasks/${taskId}/log`, log, signal),
     result: (taskId, result, signal) =>
       post(wire.taskAnswerSchema, `/agent/v1/tasks/${taskId}/result`, result, signal),
+    derive: (taskId, request, signal) =>
+      post(wire.deriveAnswerSchema, `/agent/v1/tasks/${taskId}/derive`, request, signal),
     inventory: async (inventory, signal) => {
       await post(wire.taskAnswerSchema, '/agent/v1/inventory', { inventory }, signal);
     },
@@ -159,6 +171,11 @@ export const createTaskServer = ({ onWait, ...options }: TaskServerOptions): Tas
           signal,
         }),
       ),
+    ownVersions: async (image, signal) => {
+      const path = `/agent/v1/images/${image}/versions`;
+      const schema = wire.ownVersionsAnswerSchema;
+      return (await patient(signal, () => http.json(schema, { method: 'GET', path, signal }))).versions;
+    },
     version: (image, version, signal) =>
       patient(signal, () =>
         http.json(wire.signedManifestSchema, { method: 'GET', path: versionPath(image, version), signal }),

@@ -152,6 +152,9 @@ export const progressSchema = z.object({
   etaSeconds: z.number().nonnegative().nullable(),
   /** seconds since `done` last moved */
   stalledSeconds: z.number().nonnegative(),
+  /** of the last few seconds, while data is transferred; `bottleneck` is the busiest stage */
+  busy: busySchema.optional(),
+  bottleneck: z.string().max(32).optional(),
   /** set while a step runs that cannot be stopped, for the answer to a cancel */
   uninterruptible: z.string().max(200).optional(),
   durable: durableSchema.optional(),
@@ -190,7 +193,14 @@ export const taskResultSchema = z
     /** a few lines for people */
     summary: z.string().max(4000),
     stats: transferStatsSchema.nullable(),
-    image: z.object({ name: imageNameSchema, version: versionNumberSchema }).nullable(),
+    image: z
+      .object({
+        name: imageNameSchema,
+        version: versionNumberSchema,
+        /** the version that the server made this one from, for smaller disks */
+        derivedFrom: versionNumberSchema.optional(),
+      })
+      .nullable(),
     disk: z.object({ serial: z.string(), wwn: z.string(), size: bytesSchema }).nullable(),
     /** the plan that was carried out, or would have been (dry run, refusal) */
     plan: z.unknown().optional(),

@@ -2,8 +2,8 @@ import { serverSink, type Traffic } from '../client/server-chunks.ts';
 import { listDisks } from '../disk/disk.ts';
 import { selectDisks } from '../disk/select.ts';
 import { ImagingError } from '../errors.ts';
-import { decodeCaibx } from '../image/caibx.ts';
-import { captureRange } from '../image/capture.ts';
+import { createBusyMeter } from '../image/busy.ts';
+import { type Captured, captureRange } from '../image/capture.ts';
 import { chunkUsage } from '../image/grid.ts';
 import { manifestText, verifyManifest } from '../image/manifest.ts';
 import { createPool } from '../image/pool.ts';
@@ -11,6 +11,7 @@ import type { ImageDisk, ImagePartition, Manifest } from '../protocol/index.ts';
 import { imageDiskOf, inspectDisks, proveUntouched, type SourceDisk } from './capture-disk.ts';
 import type { Content } from './capture-inspect.ts';
 import type { Handler, TaskContext, TaskOf } from './context.ts';
+import { damageSummary, explainReadError, noteDamage } from './damage.ts';
 import { identityOf, imageFile } from './disk-facts.ts';
 import { createTally } from './tally.ts';
 import { toolVersions } from './tool-versions.ts';
@@ -24,7 +25,7 @@ const CHUNK_SIZE = 1024 * 1024;
  */
 export const capture: Handler<'capture'> = async (task, context) => {
   const { signal, server } = context;
-  const { image, level, raw } = task.params;
+  const { image, level, raw, rescue } = task.params;
   const keys = unlockKeys(task);
 
   context.step('inspect');
@@ -38,7 +39,13 @@ export const capture: Handler<'capture'> = async (task, context) => {
     { taskId: task.id, attempt: task.attempt, image, estimateBytes: usedBytes(sources) },
     signal,
   );
-  const { files, disks, stats } = await transfer({ sources, level, uploadId: upload.uploadId, context });
+  const { files, disks, stats } = await transfer({
+    sources,
+    level,
+    rescue,
+    uploadId: upload.uploadId,
+    context,
+  });
 
   context.step('publish', { message: `version ${upload.version}` });
   for (const [name, bytes] of files) await server.putFile(upload.uploadId, name, bytes, signal);
@@ -60,7 +67,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
   for (const source of sources) await proveUntouched(source, context);
   const from = chosen.map(({ path, serial }) => `${path} (serial ${serial ?? 'none'})`).join(' and ');
   return {
-    summary: `${image} version ${published.version}: ${contents.length} partitions of ${from}`,
+    summary: `${image} version ${published.version}: ${contents.length} partitions of ${from}${damageSummary(disks.flatMap(({ partitions }) => partitions))}`,
     image: { name: image, version: published.version },
     stats,
   };
@@ -86,12 +93,13 @@ const usedBytes = (sources: readonly SourceDisk[]): number =>
 interface TransferOptions {
   sources: readonly SourceDisk[];
   level: number;
+  rescue: boolean;
   uploadId: string;
   context: TaskContext;
 }
 
 /** All chunks of all disks to the server; the files of the version besides its manifest. */
-const transfer = async ({ sources, level, uploadId, context }: TransferOptions) => {
+const transfer = async ({ sources, level, rescue, uploadId, context }: TransferOptions) => {
   const traffic: Traffic = { sent: 0, received: 0 };
   const tally = createTally(traffic);
   const files = new Map<string, Uint8Array>();
@@ -106,6 +114,8 @@ const transfer = async ({ sources, level, uploadId, context }: TransferOptions) 
     );
   const step = context.step('transfer', { total });
   const pool = createPool();
+  const readers = sources.some(({ disk }) => disk.rotational) ? 1 : pool.workers;
+  step.watch(createBusyMeter(pool, readers));
   try {
     for (const source of sources) {
       const partitions: ImagePartition[] = [];
@@ -116,6 +126,8 @@ const transfer = async ({ sources, level, uploadId, context }: TransferOptions) 
           continue;
         }
         step.say(`${partition.name} ${partition.filesystem?.type ?? 'raw'}`);
+        const node = source.table.partitions.find(({ number }) => number === partition.number);
+        const place = { partition, path: node?.path ?? source.disk.path };
         const captured = await captureRange({
           ...content.source,
           size: partition.size,
@@ -125,11 +137,16 @@ const transfer = async ({ sources, level, uploadId, context }: TransferOptions) 
           sink,
           pool,
           rotational: source.disk.rotational,
+          rescue,
+          onRescue: () => step.say(`${partition.name}: reading around bad sectors`),
           onProgress: step.add,
           signal: context.signal,
+        }).catch(async (error: unknown) => {
+          throw await explainReadError(error, place, context);
         });
         tally.add(captured.stats);
-        partitions.push(withFiles(partition, captured, files));
+        const damaged = await noteDamage(captured.damaged, place, context);
+        partitions.push({ ...withFiles(partition, captured, files), damaged });
       }
       disks.push(await imageDiskOf(source, partitions, files));
     }
@@ -141,7 +158,7 @@ const transfer = async ({ sources, level, uploadId, context }: TransferOptions) 
 
 const withFiles = (
   partition: Content['partition'],
-  { index, map }: { index: Uint8Array; map: Uint8Array },
+  { index, map }: Captured,
   files: Map<string, Uint8Array>,
 ): ImagePartition => {
   const names = { index: `${partition.name}.caibx`, map: `${partition.name}.map` };
@@ -149,7 +166,7 @@ const withFiles = (
   files.set(names.map, map);
   return {
     ...partition,
-    index: { ...imageFile(names.index, index), chunks: decodeCaibx(index).ids.length },
+    index: { ...imageFile(names.index, index), chunks: Math.ceil(partition.size / CHUNK_SIZE) },
     map: imageFile(names.map, map),
   };
 };
