@@ -205,7 +205,7 @@ if (process.env['FOG_TEST_MATRIX']) {
     for (const name of [...names, 'btrfs with a block group tree']) {
       const fact = found.get(name);
       t.true(fact?.same, `${name}: ${JSON.stringify(fact)}`);
-      t.is(fact?.files, 44, name);
+      t.is(fact?.files, 45, name);
       t.true((fact?.used ?? 0) > MIB && (fact?.used ?? 0) < 200 * MIB, name);
       t.true((fact?.minimum ?? 0) > MIB, name);
     }
