@@ -2,25 +2,31 @@ import type { DiskClaim } from '../disk/claim.ts';
 import { addPartitions, flushDevice, removePartitions } from '../disk/partition-nodes.ts';
 import { writeTable } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
-import { driverFor } from '../filesystem/index.ts';
-import { setBootEntry } from '../machine/efi-boot.ts';
-import type { Plan, PlannedPartition } from '../protocol/index.ts';
+import type { Plan, TaskParams } from '../protocol/index.ts';
 import type { TaskContext } from './context.ts';
+import { placeFallback, setEntry } from './deploy-boot.ts';
 import { type FetchedImage, fileOf } from './deploy-fetch.ts';
+import { setIdentity } from './deploy-identity.ts';
+import { finishPartition } from './finish-partition.ts';
 
 export interface FinishOptions {
   claim: DiskClaim;
   plan: Plan;
   image: FetchedImage;
+  params: TaskParams<'deploy'>;
   context: TaskContext;
 }
 
 /**
  * From data to a disk that boots: swap made anew, filesystems grown and checked on partitions that only
- * the kernel knows, then boot code and table in one go, then the firmware's boot entry.
+ * the kernel knows, the systems in them given this host's identity, then boot code and table in one go,
+ * then the firmware's boot entry.
+ *
+ * @throws ImagingError OPTION_REFUSED: all is done but what the task asked for identity, and says so
  */
-export const finishDisk = async ({ claim, plan, image, context }: FinishOptions): Promise<void> => {
+export const finishDisk = async ({ claim, plan, image, params, context }: FinishOptions): Promise<void> => {
   const { signal } = context;
+  const { manifest } = image;
   await flushDevice(claim.path, { signal });
   const nodes = await addPartitions(claim, plan, { signal });
   for (const partition of plan.partitions) {
@@ -30,64 +36,18 @@ export const finishDisk = async ({ claim, plan, image, context }: FinishOptions)
     await finishPartition(partition, device, image, context);
     await flushDevice(device, { signal });
   }
+  const unmet = await setIdentity({ manifest, plan, params, nodes, context });
+  await placeFallback(manifest, plan, nodes, context);
   await removePartitions(claim, { signal });
 
   context.step('table');
-  const imageDisk = image.manifest.disks.find(({ name }) => name === plan.imageDisk);
+  const imageDisk = manifest.disks.find(({ name }) => name === plan.imageDisk);
   const bootArea = imageDisk?.bootArea ? fileOf(image, imageDisk.bootArea.name) : null;
   const table = await writeTable(claim, plan, { ...(bootArea ? { bootArea } : {}), signal });
   context.prove(
     'the partition table is the planned one',
     `${table.kind} ${table.id} with ${table.partitions.length} partitions, read back and compared`,
   );
-
-  if (image.manifest.firmware !== 'uefi') return;
-  context.step('boot-entry');
-  const esp = plan.partitions.find(({ role }) => role === 'esp');
-  const device = table.partitions.find(({ number }) => number === esp?.number)?.path;
-  if (!esp || !device) {
-    throw new ImagingError(
-      'BOOT_ENTRY_FAILED',
-      'Cannot set the boot entry: the deployed disk has no EFI system partition',
-    );
-  }
-  const label = image.manifest.os?.name ?? image.manifest.image;
-  const entry = await setBootEntry({ claim, partition: esp.number, device, label, signal });
-  for (const { what, proof } of entry.evidence) context.prove(what, proof);
-  for (const warning of entry.warnings) context.warn(warning);
-};
-
-const finishPartition = async (
-  partition: PlannedPartition,
-  device: string,
-  image: FetchedImage,
-  context: TaskContext,
-): Promise<void> => {
-  const { signal } = context;
-  const driver = partition.method === 'raw' ? null : driverFor(partition.filesystem);
-  if (!driver) return;
-  const facts = image.manifest.disks
-    .flatMap(({ partitions }) => partitions)
-    .find(({ name }) => name === partition.name)?.filesystem;
-  if (partition.method === 'recreate' && driver.recreate && facts) {
-    context.step('recreate', { message: `${partition.name} ${partition.filesystem}` });
-    await driver.recreate(device, facts, signal);
-    context.prove(`${partition.name} is ${partition.filesystem} again`, `UUID ${facts.uuid} read back`);
-  } else if (partition.grow && driver.grow) {
-    context.step('grow', {
-      message: `${partition.name} ${partition.filesystem} to ${partition.size} bytes`,
-      uninterruptible: `growing ${partition.name}`,
-    });
-    // a resizer that is killed leaves a filesystem between two sizes: a cancel waits for its end
-    await driver.grow(device, new AbortController().signal);
-    signal.throwIfAborted();
-    context.prove(
-      `${partition.name} fills its ${partition.size} bytes`,
-      `${partition.filesystem} grown, its own check is clean`,
-    );
-  } else {
-    context.step('check', { message: `${partition.name} ${partition.filesystem}` });
-    await driver.check(device, signal);
-    context.prove(`${partition.name} is sound`, `the read-only check of ${partition.filesystem} is clean`);
-  }
+  await setEntry({ claim, manifest, plan, table }, context);
+  if (unmet) throw unmet;
 };

@@ -7,6 +7,7 @@ import type { Manifest, Plan } from '../protocol/index.ts';
 import type { Handler, TaskContext } from './context.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
+import { assertIdentityPossible } from './deploy-identity.ts';
 import { transferImage } from './deploy-transfer.ts';
 import { bytesWrittenTo, identityOf, sha256 } from './disk-facts.ts';
 
@@ -24,6 +25,7 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   context.showDisk(identityOf(disk));
   const plan = planDeploy(image.manifest, disk, { firmware: context.identity.firmware, grow });
   context.showPlan(plan);
+  assertIdentityPossible(image.manifest, plan, task.params, context.hostName);
   for (const warning of plan.warnings) context.warn(warning);
   const result = { image: { name, version } };
   if (dryRun) {
@@ -44,7 +46,7 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   });
   // growing changes chunks that were reported as durable: an attempt after this one must look for itself
   await context.reportDurable({ binding, ranges: {} });
-  await finishDisk({ claim, plan, image, context });
+  await finishDisk({ claim, plan, image, params: task.params, context });
   return { ...result, stats, summary: `Wrote ${summaryOf(plan, image.manifest)}` };
 };
 
