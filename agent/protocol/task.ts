@@ -17,7 +17,7 @@ const partitionNumberSchema = z.number().int().min(1).max(128);
 export const captureParamsSchema = z.strictObject({
   image: imageNameSchema,
   disk: diskHintSchema.optional(),
-  /** several disks in one image: d1, d2 … in this order; instead of `disk` */
+  /** several disks in one image: d1, d2 … in this order; goes before `disk` */
   disks: z.array(diskHintSchema).min(1).max(16).optional(),
   /** zstd level of new chunks */
   level: z.number().int().min(1).max(19).default(3),
@@ -32,7 +32,7 @@ export const deployParamsSchema = z.strictObject({
   /** fixed when the task is created, so that every attempt writes the same version */
   version: versionNumberSchema,
   disk: diskHintSchema.optional(),
-  /** for an image of several disks, which is d1, d2 …; instead of `disk` */
+  /** for an image of several disks, which is d1, d2 …; goes before `disk` */
   disks: z.array(diskHintSchema).min(1).max(16).optional(),
   /** read back from the device after writing: a sample of the chunks, all, or nothing */
   verify: z.enum(['sample', 'full', 'none']).default('sample'),

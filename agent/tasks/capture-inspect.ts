@@ -18,16 +18,20 @@ export interface Content {
   os: Manifest['os'];
 }
 
-/** Look at every partition, read-only: what it is, what of it is used, how it will be kept and why. */
+/**
+ * Look at every partition, read-only: what it is, what of it is used, how it will be kept and why. `prefix`
+ * goes before the partitions' names: `d2` makes `d2p1`.
+ */
 export const inspectContent = async (
   disk: Disk,
   table: DiskTable,
   context: TaskContext,
+  prefix = '',
 ): Promise<Content[]> => {
   const contents: Content[] = [];
   for (const part of table.partitions) {
     context.signal.throwIfAborted();
-    const content = await inspectPartition(part, context);
+    const content = await inspectPartition(part, `${prefix}p${part.number}`, context);
     const { partition } = content;
     context.log.info(
       { partition },
@@ -41,12 +45,16 @@ export const inspectContent = async (
   return contents;
 };
 
-const inspectPartition = async (part: TablePartition, context: TaskContext): Promise<Content> => {
+const inspectPartition = async (
+  part: TablePartition,
+  name: string,
+  context: TaskContext,
+): Promise<Content> => {
   const { signal } = context;
   const found = await probe(part.path, { signal });
   const os = found.type.startsWith('ext') ? await readOsRelease(part.path, found.type, signal) : null;
   const base = {
-    name: `p${part.number}`,
+    name,
     number: part.number,
     start: part.start,
     size: part.size,

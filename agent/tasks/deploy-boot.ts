@@ -14,7 +14,7 @@ export const placeFallback = async (
   nodes: ReadonlyMap<string, string>,
   context: TaskContext,
 ): Promise<void> => {
-  if (manifest.firmware !== 'uefi') return;
+  if (manifest.firmware !== 'uefi' || !plan.partitions.some(({ role }) => role === 'esp')) return;
   context.step('fallback-loader');
   for (const { name, role, method, filesystem } of plan.partitions) {
     const device = nodes.get(name);
@@ -37,8 +37,10 @@ export const setEntry = async (
   context: TaskContext,
 ): Promise<void> => {
   if (manifest.firmware !== 'uefi') return;
-  context.step('boot-entry');
   const esp = plan.partitions.find(({ role }) => role === 'esp');
+  // a further disk of an image holds data; the first one boots
+  if (plan.imageDisk !== 'd1' && !esp) return;
+  context.step('boot-entry');
   const device = table.partitions.find(({ number }) => number === esp?.number)?.path;
   if (!esp || !device) {
     throw new ImagingError(

@@ -20,11 +20,16 @@ export interface FinishOptions {
 /**
  * From data to a disk that boots: swap made anew, filesystems grown and checked on partitions that only
  * the kernel knows, the systems in them given this host's identity, then boot code and table in one go,
- * then the firmware's boot entry.
- *
- * @throws ImagingError OPTION_REFUSED: all is done but what the task asked for identity, and says so
+ * then the firmware's boot entry. Resolves with what the task asked for identity and could not be done,
+ * for the end of the task: all else is.
  */
-export const finishDisk = async ({ claim, plan, image, params, context }: FinishOptions): Promise<void> => {
+export const finishDisk = async ({
+  claim,
+  plan,
+  image,
+  params,
+  context,
+}: FinishOptions): Promise<ImagingError | null> => {
   const { signal } = context;
   const { manifest } = image;
   await flushDevice(claim.path, { signal });
@@ -49,5 +54,5 @@ export const finishDisk = async ({ claim, plan, image, params, context }: Finish
     `${table.kind} ${table.id} with ${table.partitions.length} partitions, read back and compared`,
   );
   await setEntry({ claim, manifest, plan, table }, context);
-  if (unmet) throw unmet;
+  return unmet;
 };

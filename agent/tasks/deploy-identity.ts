@@ -8,19 +8,19 @@ import type { TaskContext } from './context.ts';
 export type IdentityParams = Pick<TaskParams<'deploy'>, 'setHostname' | 'freshMachineId'>;
 
 /**
- * Refuse what a deploy is asked to do with name and identity and cannot: from image and plan alone, before
+ * Refuse what a deploy is asked to do with name and identity and cannot: from image and plans alone, before
  * anything is written.
  *
  * @throws ImagingError OPTION_REFUSED
  */
 export const assertIdentityPossible = (
   manifest: Manifest,
-  plan: Plan,
+  plans: readonly Plan[],
   params: IdentityParams,
   hostName: string,
 ): void => {
   if (!params.setHostname && !params.freshMachineId) return;
-  const filesystems = systemsOf(manifest, plan);
+  const filesystems = plans.flatMap((plan) => systemsOf(manifest, plan));
   const windows = filesystems.includes('ntfs');
   const linux = filesystems.some((type) => type !== 'ntfs' && isMountable(type));
   const option = params.setHostname ? 'setHostname' : 'freshMachineId';
@@ -103,7 +103,9 @@ export interface SetIdentityOptions {
  */
 export const setIdentity = async (options: SetIdentityOptions): Promise<ImagingError | null> => {
   const { manifest, plan, params, nodes, context } = options;
-  const hostname = params.setHostname ? context.hostName : null;
+  // a further disk may hold no system: that there is one somewhere was asked before the first write
+  const asked = systemsOf(manifest, plan).length > 0;
+  const hostname = asked && params.setHostname ? context.hostName : null;
   const relocation = relocationOf(manifest, plan);
   const partitions = plan.partitions
     .filter(({ role, filesystem }) => role === 'os' || (role === 'recovery' && filesystem === 'ntfs'))
@@ -111,7 +113,7 @@ export const setIdentity = async (options: SetIdentityOptions): Promise<ImagingE
       const device = nodes.get(name);
       return device ? [{ name, device, filesystem }] : [];
     });
-  const wish = { hostname, fresh: params.freshMachineId, relocation };
+  const wish = { hostname, fresh: asked && params.freshMachineId, relocation };
   if (hostname === null && !wish.fresh && !isRelocated(relocation)) return null;
   context.step('identity', hostname === null ? {} : { message: hostname });
   const systems = [...partitions, ...(options.volumes ?? [])];

@@ -1,63 +1,79 @@
-import { claimDisk } from '../disk/claim.ts';
 import { type Disk, listDisks } from '../disk/disk.ts';
 import { planDeploy } from '../disk/planner.ts';
-import { selectDisk } from '../disk/select.ts';
 import { ImagingError } from '../errors.ts';
 import type { Manifest, Plan } from '../protocol/index.ts';
-import type { Handler, TaskContext } from './context.ts';
+import type { Handler, TaskContext, TaskOf } from './context.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
 import { assertIdentityPossible } from './deploy-identity.ts';
+import { claimTargets, pairDisks } from './deploy-targets.ts';
 import { transferImage } from './deploy-transfer.ts';
 import { bytesWrittenTo, identityOf, sha256 } from './disk-facts.ts';
 
 /**
- * Write an image version to this machine's disk, in the order of DESIGN.md section 5: nothing is
- * written before the plan stands, the partition table comes last, and a cut anywhere leaves a disk that
- * the next attempt goes on with.
+ * Write an image version to this machine's disk or disks, in the order of DESIGN.md section 5: nothing is
+ * written before every plan stands, the partition tables come last, and a cut anywhere leaves disks that the
+ * next attempt goes on with.
  */
 export const deploy: Handler<'deploy'> = async (task, context) => {
-  const { image: name, version, grow, dryRun, verify } = task.params;
+  const { image: name, version, dryRun, verify } = task.params;
 
   context.step('plan', { message: `${name} version ${version}` });
   const image = await fetchImage(name, version, context);
-  const disk = selectDisk(await listDisks({ signal: context.signal }), task.params.disk, 'deploy');
-  context.showDisk(identityOf(disk));
-  const plan = planDeploy(image.manifest, disk, { firmware: context.identity.firmware, grow });
-  context.showPlan(plan);
-  assertIdentityPossible(image.manifest, plan, task.params, context.hostName);
-  for (const warning of plan.warnings) context.warn(warning);
+  const planned = planAll(image.manifest, await listDisks({ signal: context.signal }), task, context);
+  const plans = planned.map(({ plan }) => plan);
+  assertIdentityPossible(image.manifest, plans, task.params, context.hostName);
   const result = { image: { name, version } };
   if (dryRun) {
-    await proveNothingWritten(disk, context);
-    return { ...result, summary: `Would write ${summaryOf(plan, image.manifest)}` };
+    for (const { disk } of planned) await proveNothingWritten(disk, context);
+    return { ...result, summary: `Would write ${summaryOf(plans, image.manifest)}` };
   }
 
-  await using claim = await claimDisk(disk, { signal: context.signal });
-  const binding = bindingOf(plan, image.text);
-  const stats = await transferImage({
-    claim,
-    plan,
-    image,
-    verify,
-    binding,
-    durable: task.durable,
-    context,
-  });
+  await using claimed = await claimTargets(planned, context.signal);
+  const { targets } = claimed;
+  const binding = bindingOf(plans, image.text);
+  const stats = await transferImage({ targets, image, verify, binding, durable: task.durable, context });
   // growing changes chunks that were reported as durable: an attempt after this one must look for itself
   await context.reportDurable({ binding, ranges: {} });
-  await finishDisk({ claim, plan, image, params: task.params, context });
-  return { ...result, stats, summary: `Wrote ${summaryOf(plan, image.manifest)}` };
+  // the first disk boots: its table comes last
+  const unmet: (ImagingError | null)[] = [];
+  for (const { claim, plan } of targets.toReversed()) {
+    unmet.push(await finishDisk({ claim, plan, image, params: task.params, context }));
+  }
+  for (const error of unmet) if (error) throw error;
+  return { ...result, stats, summary: `Wrote ${summaryOf(plans, image.manifest)}` };
 };
 
-/** What durable ranges are good for: this version, this plan, this disk. */
-const bindingOf = (plan: Plan, manifestText: string): string =>
-  sha256(JSON.stringify([sha256(manifestText), plan]));
+/** A plan for every disk of the image, shown before anything else happens. */
+const planAll = (
+  manifest: Manifest,
+  disks: readonly Disk[],
+  { params }: TaskOf<'deploy'>,
+  context: TaskContext,
+): { disk: Disk; plan: Plan }[] => {
+  const pairs = pairDisks(manifest, disks, params);
+  if (pairs[0]) context.showDisk(identityOf(pairs[0].disk));
+  const { firmware } = context.identity;
+  const planned = pairs.map(({ image, disk }) => ({
+    disk,
+    plan: planDeploy(manifest, disk, { firmware, grow: params.grow, imageDisk: image.name }),
+  }));
+  context.showPlan(planned.length === 1 ? planned[0]?.plan : planned.map(({ plan }) => plan));
+  for (const { plan } of planned) for (const warning of plan.warnings) context.warn(warning);
+  return planned;
+};
 
-const summaryOf = (plan: Plan, manifest: Manifest): string => {
+/** What durable ranges are good for: this version, these plans, these disks. */
+const bindingOf = (plans: readonly Plan[], manifestText: string): string =>
+  sha256(JSON.stringify([sha256(manifestText), plans]));
+
+const summaryOf = (plans: readonly Plan[], manifest: Manifest): string => {
   const os = manifest.os ? ` (${manifest.os.name} ${manifest.os.version})` : '';
-  const serial = plan.disk.serial || plan.disk.wwn || 'without serial';
-  return `${plan.image} version ${plan.version}${os}, ${plan.partitions.length} partitions, to disk ${serial}`;
+  const to = plans.map(({ partitions, disk }) => {
+    const serial = disk.serial || disk.wwn || 'without serial';
+    return `${partitions.length} partitions, to disk ${serial}`;
+  });
+  return `${manifest.image} version ${manifest.version}${os}, ${to.join(' and ')}`;
 };
 
 const proveNothingWritten = async (disk: Disk, context: TaskContext): Promise<void> => {

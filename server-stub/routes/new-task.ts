@@ -18,7 +18,8 @@ export const taskParams = async (
   given: Record<string, unknown>,
 ): Promise<unknown> => {
   const params = { ...given };
-  if (type !== 'inventory' && params['disk'] === undefined && host.disk) params['disk'] = host.disk;
+  const named = params['disk'] !== undefined || params['disks'] !== undefined;
+  if (type !== 'inventory' && !named && host.disk) params['disk'] = host.disk;
   if (type === 'deploy') await fixVersion(state, params);
   const parsed = taskParamsSchemas[type].safeParse(params);
   if (!parsed.success) {

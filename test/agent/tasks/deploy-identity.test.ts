@@ -82,7 +82,7 @@ const FRESH = { setHostname: false, freshMachineId: true };
 const refusal = (partitions: Part[], params: typeof NAME, name: string): string | null => {
   const { manifest, plan } = imageOf(partitions);
   try {
-    assertIdentityPossible(manifest, plan, params, name);
+    assertIdentityPossible(manifest, [plan], params, name);
     return null;
   } catch (error) {
     const { code, message } = error as Error & { code: string };

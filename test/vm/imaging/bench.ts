@@ -7,7 +7,12 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fetch from 'node-fetch';
 import { run } from '../../../agent/process/run.ts';
-import { finalStates, type TaskResult } from '../../../agent/protocol/index.ts';
+import {
+  finalStates,
+  type Manifest,
+  manifestSchema,
+  type TaskResult,
+} from '../../../agent/protocol/index.ts';
 import { buildInitramfs } from '../../../initramfs/build.ts';
 import { root } from '../../../scripts/lib/root.ts';
 import { type Machine, type MachineOptions, startMachine } from '../../../scripts/lib/vm/machine.ts';
@@ -24,10 +29,17 @@ export interface Bench {
   killServer(): Promise<void>;
   startServer(): Promise<void>;
   addHost(name: string, mac: string): Promise<void>;
-  addTask(host: string, type: string, params: object): Promise<string>;
-  /** A machine that runs the agent: the boot files that the server gives this MAC, without the minutes of PXE. */
-  startAgent(mac: string, options: Pick<MachineOptions, 'disks' | 'firmware'>): Promise<Machine>;
+  addTask(host: string, type: string, params: object, after?: 'poweroff' | 'stay'): Promise<string>;
+  /**
+   * A machine that runs the agent: the boot files that the server gives this MAC, without the minutes of PXE.
+   * `debug`: its shell, at which `fog` runs the agent.
+   */
+  startAgent(
+    mac: string,
+    options: Pick<MachineOptions, 'disks' | 'firmware' | 'memory'> & { debug?: boolean },
+  ): Promise<Machine>;
   task(id: string): Promise<TaskAnswer>;
+  manifest(image: string, version: number): Promise<Manifest>;
   /** The ended task with its result. */
   ended(id: string): Promise<{ task: TaskAnswer; result: TaskResult }>;
   /** Resolves with the share of the transfer that the server knows of, once it is at least this. */
@@ -110,10 +122,11 @@ export const createBench = async (t: Cleanup): Promise<Bench> => {
     addHost: async (name, mac) => {
       await api.post('/api/hosts', { name, macs: [mac] });
     },
-    addTask: async (host, type, params) =>
-      (await api.post<TaskAnswer>('/api/tasks', { host, type, params, after: 'poweroff' })).id,
-    startAgent: async (mac, options) => {
+    addTask: async (host, type, params, after = 'poweroff') =>
+      (await api.post<TaskAnswer>('/api/tasks', { host, type, params, after })).id,
+    startAgent: async (mac, { debug = false, ...options }) => {
       const boot = await bootFilesOf(port, mac, folder);
+      if (debug) boot.commandLine += ' fog.debug';
       return startMachine({
         memory: 1024,
         kernel: boot,
@@ -122,6 +135,10 @@ export const createBench = async (t: Cleanup): Promise<Bench> => {
       });
     },
     task: (id) => api.get<TaskAnswer>(`/api/tasks/${id}`),
+    manifest: async (image, version) =>
+      manifestSchema.parse(
+        JSON.parse(await readFile(join(data, `images/${image}/${version}/manifest.json`), 'utf8')),
+      ),
     ended: async (id) => {
       for (;;) {
         const task = await bench.task(id);

@@ -1,0 +1,98 @@
+import { readAt } from '../disk/device-io.ts';
+import type { Disk } from '../disk/disk.ts';
+import { type DiskTable, readTable } from '../disk/table.ts';
+import { ImagingError } from '../errors.ts';
+import { probe } from '../filesystem/probe.ts';
+import type { ImageDisk, ImagePartition } from '../protocol/index.ts';
+import { type Content, inspectContent } from './capture-inspect.ts';
+import type { TaskContext } from './context.ts';
+import { bytesWrittenTo, imageFile } from './disk-facts.ts';
+
+/** A disk to capture, looked at and not yet read. */
+export interface SourceDisk {
+  /** `d1`, `d2` … */
+  name: string;
+  disk: Disk;
+  table: DiskTable;
+  contents: Content[];
+  /** bytes that the kernel had counted as written to it before we looked */
+  writtenBefore: number;
+}
+
+const BOOT_AREA_LIMIT = 1024 * 1024;
+
+/**
+ * Look at a disk and at each of its partitions. Read-only.
+ *
+ * @throws ImagingError LAYOUT_UNSUPPORTED, FILESYSTEM_DIRTY (Windows must end its hibernation itself), DISK_READ_FAILED
+ */
+export const inspectDisk = async (disk: Disk, number: number, context: TaskContext): Promise<SourceDisk> => {
+  const { signal } = context;
+  const writtenBefore = await bytesWrittenTo(disk);
+  const table = await readTable(disk.path, { signal });
+  if (table.kind === 'none') table.partitions.push(await wholeDisk(disk, signal));
+  const contents = await inspectContent(disk, table, context, number === 1 ? '' : `d${number}`);
+  return { name: `d${number}`, disk, table, contents, writtenBefore };
+};
+
+/** A disk without a table is one partition; one without anything on it is nobody's image. */
+const wholeDisk = async (disk: Disk, signal: AbortSignal): Promise<DiskTable['partitions'][number]> => {
+  const { type, ambiguous } = await probe(disk.path, { signal });
+  if (type === '' && !ambiguous) {
+    throw new ImagingError(
+      'LAYOUT_UNSUPPORTED',
+      `Cannot capture ${disk.path}: it has neither a partition table nor a filesystem`,
+    );
+  }
+  const size = Math.floor(disk.size / disk.logicalSectorSize) * disk.logicalSectorSize;
+  return { path: disk.path, number: 1, start: 0, size, type: '', uuid: '', label: '', attributes: '' };
+};
+
+/** The disk as it stands in the manifest; its boot area is put among `files`. */
+export const imageDiskOf = async (
+  { name, disk, table }: SourceDisk,
+  partitions: ImagePartition[],
+  files: Map<string, Uint8Array>,
+): Promise<ImageDisk> => {
+  const bootArea = await readBootArea(disk, table);
+  if (bootArea) files.set(`${name}.boot`, bootArea);
+  return {
+    name,
+    size: disk.size,
+    logicalSectorSize: disk.logicalSectorSize === 4096 ? 4096 : 512,
+    model: disk.model ?? '',
+    serial: disk.serial ?? '',
+    table: table.kind,
+    tableId: table.id,
+    bootArea: bootArea ? imageFile(`${name}.boot`, bootArea) : null,
+    extended: null,
+    partitions,
+  };
+};
+
+/**
+ * First bytes of the disk up to the first partition: boot code and, on MBR, what GRUB keeps in the gap. Null
+ * where there is no table, since the content begins at the first byte.
+ */
+const readBootArea = async (disk: Disk, table: DiskTable): Promise<Uint8Array | null> => {
+  const end = Math.min(...table.partitions.map(({ start }) => start), BOOT_AREA_LIMIT);
+  return end === 0 ? null : await readAt(disk.path, 0, end);
+};
+
+/** @throws ImagingError DISK_CHANGED: something wrote to the source meanwhile */
+export const proveUntouched = async (
+  { disk, writtenBefore }: SourceDisk,
+  context: TaskContext,
+): Promise<void> => {
+  const written = (await bytesWrittenTo(disk)) - writtenBefore;
+  if (written !== 0) {
+    throw new ImagingError(
+      'DISK_CHANGED',
+      `Cannot trust the capture: ${disk.path} was written to (${written} bytes)`,
+    );
+  }
+  context.prove(
+    `the source ${disk.serial ?? disk.path} was not written to`,
+    `the kernel counts 0 bytes written to ${disk.path} meanwhile`,
+  );
+};
