@@ -1,13 +1,11 @@
-import { readFile, realpath } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Disk } from '../disk/disk.ts';
-import { mountReadOnly } from '../disk/mount.ts';
 import { roleOf } from '../disk/roles.ts';
 import type { DiskTable, TablePartition } from '../disk/table.ts';
-import { hasCode, ImagingError, isErrno, toImagingError } from '../errors.ts';
+import { hasCode, ImagingError, toImagingError } from '../errors.ts';
 import { driverFor } from '../filesystem/index.ts';
 import { probe } from '../filesystem/probe.ts';
 import type { Extent } from '../image/extent.ts';
+import { readOs } from '../os/os-facts.ts';
 import type { ImagePartition, Manifest } from '../protocol/index.ts';
 import type { TaskContext } from './context.ts';
 
@@ -52,7 +50,7 @@ const inspectPartition = async (
 ): Promise<Content> => {
   const { signal } = context;
   const found = await probe(part.path, { signal });
-  const os = found.type.startsWith('ext') ? await readOsRelease(part.path, found.type, signal) : null;
+  const os = await readOs(part.path, found.type, signal);
   const base = {
     name,
     number: part.number,
@@ -111,32 +109,4 @@ const inspectPartition = async (
     if (hasCode(error, 'FILESYSTEM_DIRTY') && found.type === 'ntfs') throw error;
     return raw(error.message);
   }
-};
-
-/** Which Linux this is, from /etc/os-release of a filesystem mounted read-only; null where there is none. */
-const readOsRelease = async (device: string, type: string, signal: AbortSignal): Promise<Manifest['os']> => {
-  let text: string;
-  try {
-    await using mount = await mountReadOnly(device, type, { signal });
-    text = await readFirst(mount.path, ['usr/lib/os-release', 'etc/os-release']);
-  } catch (error) {
-    if (hasCode(error, 'TOOL_FAILED')) return null;
-    throw error;
-  }
-  const field = (name: string): string =>
-    new RegExp(`^${name}="?([^"\n]{0,200})"?$`, 'm').exec(text)?.[1] ?? '';
-  return field('NAME') ? { name: field('NAME'), version: field('VERSION_ID') } : null;
-};
-
-/** A captured disk's links lead where they like: what leaves the mount is not read. */
-const readFirst = async (root: string, names: string[]): Promise<string> => {
-  for (const name of names) {
-    try {
-      const path = await realpath(join(root, name));
-      if (path.startsWith(`${root}/`)) return (await readFile(path, 'utf8')).slice(0, 65536);
-    } catch (error) {
-      if (!['ENOENT', 'ENOTDIR', 'ELOOP', 'EISDIR'].some((errno) => isErrno(error, errno))) throw error;
-    }
-  }
-  return '';
 };
