@@ -99,5 +99,8 @@ export const packRequestSchema = z.object({
   ids: z.array(sha256Schema).min(1).max(idsPerRequest),
 });
 
+/** Versions of an image that this machine's tasks deploy or made, those of its newest task first. */
+export const ownVersionsAnswerSchema = z.object({ versions: z.array(versionNumberSchema) });
+
 export const publishRequestSchema = z.object({ manifest: manifestSchema });
 export const publishAnswerSchema = z.object({ image: imageNameSchema, version: versionNumberSchema });

@@ -140,6 +140,9 @@ export const progressSchema = z.object({
   etaSeconds: z.number().nonnegative().nullable(),
   /** seconds since `done` last moved */
   stalledSeconds: z.number().nonnegative(),
+  /** of the last few seconds, while data is transferred; `bottleneck` is the busiest stage */
+  busy: busySchema.optional(),
+  bottleneck: z.string().max(32).optional(),
   /** set while a step runs that cannot be stopped, for the answer to a cancel */
   uninterruptible: z.string().max(200).optional(),
   durable: durableSchema.optional(),

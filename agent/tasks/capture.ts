@@ -2,8 +2,8 @@ import { serverSink, type Traffic } from '../client/server-chunks.ts';
 import { listDisks } from '../disk/disk.ts';
 import { selectDisks } from '../disk/select.ts';
 import { ImagingError } from '../errors.ts';
-import { decodeCaibx } from '../image/caibx.ts';
-import { captureRange } from '../image/capture.ts';
+import { createBusyMeter } from '../image/busy.ts';
+import { type Captured, captureRange } from '../image/capture.ts';
 import { chunkUsage } from '../image/grid.ts';
 import { manifestText, verifyManifest } from '../image/manifest.ts';
 import { createPool } from '../image/pool.ts';
@@ -11,6 +11,7 @@ import type { ImageDisk, ImagePartition, Manifest } from '../protocol/index.ts';
 import { imageDiskOf, inspectDisk, proveUntouched, type SourceDisk } from './capture-disk.ts';
 import type { Content } from './capture-inspect.ts';
 import type { Handler, TaskContext } from './context.ts';
+import { damageSummary, explainReadError, noteDamage } from './damage.ts';
 import { identityOf, imageFile } from './disk-facts.ts';
 import { createTally } from './tally.ts';
 import { toolVersions } from './tool-versions.ts';
@@ -24,7 +25,7 @@ const CHUNK_SIZE = 1024 * 1024;
  */
 export const capture: Handler<'capture'> = async (task, context) => {
   const { signal, server } = context;
-  const { image, level } = task.params;
+  const { image, level, rescue } = task.params;
 
   context.step('inspect');
   const hints = task.params.disks ?? [task.params.disk];
@@ -37,7 +38,13 @@ export const capture: Handler<'capture'> = async (task, context) => {
     { taskId: task.id, attempt: task.attempt, image, estimateBytes: usedBytes(sources) },
     signal,
   );
-  const { files, disks, stats } = await transfer({ sources, level, uploadId: upload.uploadId, context });
+  const { files, disks, stats } = await transfer({
+    sources,
+    level,
+    rescue,
+    uploadId: upload.uploadId,
+    context,
+  });
 
   context.step('publish', { message: `version ${upload.version}` });
   for (const [name, bytes] of files) await server.putFile(upload.uploadId, name, bytes, signal);
@@ -59,7 +66,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
   for (const source of sources) await proveUntouched(source, context);
   const from = chosen.map(({ path, serial }) => `${path} (serial ${serial ?? 'none'})`).join(' and ');
   return {
-    summary: `${image} version ${published.version}: ${contents.length} partitions of ${from}`,
+    summary: `${image} version ${published.version}: ${contents.length} partitions of ${from}${damageSummary(disks.flatMap(({ partitions }) => partitions))}`,
     image: { name: image, version: published.version },
     stats,
   };
@@ -74,12 +81,13 @@ const usedBytes = (sources: readonly SourceDisk[]): number =>
 interface TransferOptions {
   sources: readonly SourceDisk[];
   level: number;
+  rescue: boolean;
   uploadId: string;
   context: TaskContext;
 }
 
 /** All chunks of all disks to the server; the files of the version besides its manifest. */
-const transfer = async ({ sources, level, uploadId, context }: TransferOptions) => {
+const transfer = async ({ sources, level, rescue, uploadId, context }: TransferOptions) => {
   const traffic: Traffic = { sent: 0, received: 0 };
   const tally = createTally(traffic);
   const files = new Map<string, Uint8Array>();
@@ -94,6 +102,8 @@ const transfer = async ({ sources, level, uploadId, context }: TransferOptions) 
     );
   const step = context.step('transfer', { total });
   const pool = createPool();
+  const readers = sources.some(({ disk }) => disk.rotational) ? 1 : pool.workers;
+  step.watch(createBusyMeter(pool, readers));
   try {
     for (const source of sources) {
       const partitions: ImagePartition[] = [];
@@ -104,6 +114,8 @@ const transfer = async ({ sources, level, uploadId, context }: TransferOptions) 
           continue;
         }
         step.say(`${partition.name} ${partition.filesystem?.type ?? 'raw'}`);
+        const node = source.table.partitions.find(({ number }) => number === partition.number);
+        const place = { partition, path: node?.path ?? source.disk.path };
         const captured = await captureRange({
           device: source.disk.path,
           start: partition.start,
@@ -114,11 +126,16 @@ const transfer = async ({ sources, level, uploadId, context }: TransferOptions) 
           sink,
           pool,
           rotational: source.disk.rotational,
+          rescue,
+          onRescue: () => step.say(`${partition.name}: reading around bad sectors`),
           onProgress: step.add,
           signal: context.signal,
+        }).catch(async (error: unknown) => {
+          throw await explainReadError(error, place, context);
         });
         tally.add(captured.stats);
-        partitions.push(withFiles(partition, captured, files));
+        const damaged = await noteDamage(captured.damaged, place, context);
+        partitions.push({ ...withFiles(partition, captured, files), damaged });
       }
       disks.push(await imageDiskOf(source, partitions, files));
     }
@@ -130,7 +147,7 @@ const transfer = async ({ sources, level, uploadId, context }: TransferOptions) 
 
 const withFiles = (
   partition: Content['partition'],
-  { index, map }: { index: Uint8Array; map: Uint8Array },
+  { index, map }: Captured,
   files: Map<string, Uint8Array>,
 ): ImagePartition => {
   const names = { index: `${partition.name}.caibx`, map: `${partition.name}.map` };
@@ -138,7 +155,7 @@ const withFiles = (
   files.set(names.map, map);
   return {
     ...partition,
-    index: { ...imageFile(names.index, index), chunks: decodeCaibx(index).ids.length },
+    index: { ...imageFile(names.index, index), chunks: Math.ceil(partition.size / CHUNK_SIZE) },
     map: imageFile(names.map, map),
   };
 };

@@ -2,6 +2,7 @@ import { serverSource, type Traffic } from '../client/server-chunks.ts';
 import { discardRanges } from '../disk/discard.ts';
 import { removePartitions } from '../disk/partition-nodes.ts';
 import { removeTable } from '../disk/table.ts';
+import { createBusyMeter } from '../image/busy.ts';
 import { deployRange } from '../image/deploy.ts';
 import { freeRanges } from '../image/free-ranges.ts';
 import { chunkUsage, type Grid } from '../image/grid.ts';
@@ -64,6 +65,7 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
   let bytesReadBack = 0;
   try {
     const step = context.step('transfer', { total });
+    step.watch(createBusyMeter(pool));
     for (const { partition, target } of parts) {
       step.say(`${partition.name} ${partition.filesystem || 'raw'}`);
       const { stats } = await deployRange({
@@ -133,6 +135,8 @@ const readAllBack = async (
   pool: ChunkPool,
 ): Promise<number> => {
   const reading = context.step('read-back', { message: mode === 'full' ? 'every chunk' : 'a sample' });
+  const rotational = parts.some(({ target }) => target.claim.disk.rotational);
+  reading.watch(createBusyMeter(pool, rotational ? 1 : pool.workers));
   let chunks = 0;
   let bytes = 0;
   for (const { partition, target } of parts) {

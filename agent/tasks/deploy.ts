@@ -3,6 +3,7 @@ import { planDeploy } from '../disk/planner.ts';
 import { ImagingError } from '../errors.ts';
 import type { Manifest, Plan } from '../protocol/index.ts';
 import type { Handler, TaskContext, TaskOf } from './context.ts';
+import { requireSound } from './damage.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
 import { assertIdentityPossible } from './deploy-identity.ts';
@@ -20,6 +21,7 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
 
   context.step('plan', { message: `${name} version ${version}` });
   const image = await fetchImage(name, version, context);
+  requireSound(image.manifest, task.params, context.warn);
   const planned = planAll(image.manifest, await listDisks({ signal: context.signal }), task, context);
   const plans = planned.map(({ plan }) => plan);
   assertIdentityPossible(image.manifest, plans, task.params, context.hostName);

@@ -94,7 +94,12 @@ const progressOf = ({ progress, state }: TaskAnswer): string => {
     ? `${Math.floor((progress.done / progress.total) * 100)} %`
     : bytes(progress.done);
   const eta = progress.etaSeconds === null ? '' : `, ${seconds(progress.etaSeconds)} left`;
-  return `${progress.step} ${share}, ${bytes(progress.rate)}/s${eta}`;
+  return `${progress.step} ${share}, ${bytes(progress.rate)}/s${eta}${slowestOf(progress)}`;
+};
+
+const slowestOf = ({ busy, bottleneck }: NonNullable<TaskAnswer['progress']>): string => {
+  const share = Object.entries(busy ?? {}).find(([stage]) => stage === bottleneck)?.[1];
+  return share === undefined ? '' : `, slowest: ${bottleneck} ${Math.round(share * 100)} %`;
 };
 
 const describe = (task: TaskAnswer): string => {

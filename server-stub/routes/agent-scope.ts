@@ -4,8 +4,11 @@ import type { TaskParams } from '../../agent/protocol/index.ts';
 import { bearerOf } from '../http/bearer.ts';
 import type { TaskRow } from '../queue/task-row.ts';
 import type { State } from '../state.ts';
-import { findTask } from '../store/tasks.ts';
+import { findTask, listTasks } from '../store/tasks.ts';
 import { acceptSession } from '../store/tokens.ts';
+
+/** tasks of a machine that are looked through */
+const TASKS = 1000;
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -57,19 +60,52 @@ export const requireDeployOf = (
 };
 
 /**
- * A manifest is read by who deploys the version, and by a capture of the same image: it reads back what it
- * has published. @throws ImagingError NOT_FOUND
+ * Versions of an image that this machine may compare its disk with: those that its tasks, ended ones too, deploy or have
+ * made. It had their content already, so their indexes tell it nothing new. The newest task's version first.
  */
-export const requireReaderOf = (
+export const ownVersions = async (
+  state: State,
+  request: FastifyRequest,
+  image: string,
+): Promise<number[]> => {
+  const tasks = await listTasks(state.db, { hostId: request.hostId, limit: TASKS });
+  const versions = tasks.flatMap(({ row, result }) => {
+    if (row.type === 'capture') return result?.image?.name === image ? [result.image.version] : [];
+    if (row.type !== 'deploy') return [];
+    const params = row.params as TaskParams<'deploy'>;
+    return params.image === image ? [params.version] : [];
+  });
+  return [...new Set(versions)];
+};
+
+/** Indexes, maps and boot areas are read by whose task the version is. @throws ImagingError NOT_FOUND */
+export const requireOwnVersion = async (
   state: State,
   request: FastifyRequest,
   image: string,
   version: number,
-): void => {
+): Promise<void> => {
+  if ((await ownVersions(state, request, image)).includes(version)) return;
+  throw new ImagingError(
+    'NOT_FOUND',
+    `Cannot read ${image}@${version}: no task of this machine deploys it or has made it`,
+  );
+};
+
+/**
+ * A manifest also by a capture of the same image: it reads back what it has published.
+ * @throws ImagingError NOT_FOUND
+ */
+export const requireReaderOf = async (
+  state: State,
+  request: FastifyRequest,
+  image: string,
+  version: number,
+): Promise<void> => {
   const captures = leasedTasks(state, request).some(
     ({ type, params }) => type === 'capture' && (params as TaskParams<'capture'>).image === image,
   );
-  if (!captures) requireDeployOf(state, request, image, version);
+  if (!captures) await requireOwnVersion(state, request, image, version);
 };
 
 /** Tasks that the speaking machine holds now. A silent one is held: only a new check-in takes it away. */

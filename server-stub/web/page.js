@@ -130,6 +130,8 @@ function progressOf(progress) {
   const facts = [progress.step, share, `${bytes(progress.rate)}/s`];
   if (progress.etaSeconds !== null) facts.push(`${seconds(progress.etaSeconds)} left`);
   if (progress.stalledSeconds >= 10) facts.push(`nothing moved for ${seconds(progress.stalledSeconds)}`);
+  const busy = progress.busy?.[progress.bottleneck];
+  if (busy !== undefined) facts.push(`slowest: ${progress.bottleneck} ${Math.round(busy * 100)} %`);
   if (progress.message) facts.push(progress.message);
   box.append(bar, element('p', 'faint', facts.join(' \u00b7 ')));
   return box;

@@ -15,6 +15,7 @@ import {
 } from '../../../agent/protocol/index.ts';
 import { buildInitramfs } from '../../../initramfs/build.ts';
 import { root } from '../../../scripts/lib/root.ts';
+import { type Child, startChild } from '../../../scripts/lib/vm/child.ts';
 import { type Machine, type MachineOptions, startMachine } from '../../../scripts/lib/vm/machine.ts';
 import type { TaskAnswer } from '../../../server-stub/api.ts';
 import { type ApiClient, createApiClient } from '../../../server-stub/cli/api-client.ts';
@@ -70,10 +71,10 @@ export const createBench = async (t: Cleanup): Promise<Bench> => {
   await buildInitramfs();
   const folder = await mkdtemp(join(tmpdir(), 'fog-imaging-'));
   const data = join(folder, 'data');
-  let server: ChildProcess | undefined;
+  let server: Child | undefined;
   let port = 0;
   t.teardown(async () => {
-    if (server) await kill(server);
+    await server?.kill();
     await rm(folder, { recursive: true, force: true });
   });
 
@@ -90,23 +91,16 @@ export const createBench = async (t: Cleanup): Promise<Bench> => {
       '--artefacts',
       join(root, 'out/initramfs'),
     ];
-    server = spawn(process.execPath, [entry, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-    let said = '';
-    for (const stream of [server.stdout, server.stderr]) {
-      stream?.setEncoding('utf8').on('data', (text: string) => {
-        said += text;
-      });
-    }
-    for (let tries = 0; tries < 600; tries++) {
-      const found = /http:\/\/127\.0\.0\.1:(\d+)/.exec(said);
+    server = startChild(process.execPath, [entry, ...args]);
+    for (let tries = 0; tries < 600 && server.isRunning(); tries++) {
+      const found = /http:\/\/127\.0\.0\.1:(\d+)/.exec(server.output());
       if (found) {
         port = Number(found[1]);
         return;
       }
-      if (server.exitCode !== null) break;
       await sleep(50);
     }
-    throw new Error(`Cannot start the server: ${said}`);
+    throw new Error(`Cannot start the server: ${server.output()}`);
   };
   await start();
   const api = createApiClient({ server: `http://127.0.0.1:${port}`, data });
@@ -117,7 +111,7 @@ export const createBench = async (t: Cleanup): Promise<Bench> => {
     api,
     startServer: start,
     killServer: async () => {
-      if (server) await kill(server);
+      await server?.kill();
     },
     addHost: async (name, mac) => {
       await api.post('/api/hosts', { name, macs: [mac] });
