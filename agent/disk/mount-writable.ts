@@ -15,8 +15,8 @@ const SAFE = 'rw,nodev,nosuid,noexec,noatime';
 const UNMOUNT_MS = 10 * 60_000;
 
 /**
- * By filesystem: what mounts it. NTFS by ntfs-3g: the kernel's ntfs3 refuses a volume that waits for
- * Windows' check, which ntfsresize leaves behind. noinit_itable: a mount for seconds begins no background work.
+ * By filesystem: what mounts it. NTFS by ntfs-3g, which writes to it for the other tools here too, and the
+ * same on every kernel: ntfs3 refuses a volume with the mark of ntfsresize. noinit_itable: a mount for seconds begins no background work.
  */
 const mounts: Readonly<Record<string, { type: string; options: string }>> = {
   ext2: { type: 'ext4', options: '' },

@@ -139,12 +139,7 @@ const checkAgain = async (
   files: readonly ExpectedFile[],
   signal: AbortSignal,
 ): Promise<void> => {
-  try {
-    await driverFor(filesystem)?.check(device, signal);
-  } catch (error) {
-    // the mark by which Windows checks the volume at its next start: ntfsresize leaves it
-    if (filesystem !== 'ntfs' || !hasCode(error, 'FILESYSTEM_DIRTY')) throw error;
-  }
+  await driverFor(filesystem)?.check(device, signal);
   await using mount = await mountReadOnly(device, filesystem, { signal });
   await using tree = await openTree(mount.path, { ignoreCase: filesystem === 'ntfs' });
   const wrong = await differences(tree, files);

@@ -38,7 +38,7 @@ export const finishDisk = async ({
     const device = nodes.get(partition.name);
     if (!device)
       throw new ImagingError('INTERNAL', `Cannot finish ${partition.name}: the kernel made no node for it`);
-    await finishPartition(partition, device, image, context);
+    await finishPartition(partition, plan, device, image, context);
     await flushDevice(device, { signal });
   }
   const unmet = await setIdentity({ manifest, plan, params, nodes, context });

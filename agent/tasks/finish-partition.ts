@@ -1,11 +1,16 @@
+import { setFatHiddenSectors, setNtfsHiddenSectors } from '../filesystem/hidden-sectors.ts';
 import { driverFor } from '../filesystem/index.ts';
-import type { PlannedPartition } from '../protocol/index.ts';
+import type { Plan, PlannedPartition } from '../protocol/index.ts';
 import type { TaskContext } from './context.ts';
 import type { FetchedImage } from './deploy-fetch.ts';
 
-/** One partition whose data is there: swap made anew, a filesystem grown where the plan says so, and checked. */
+/**
+ * One partition whose data is there: swap made anew, a filesystem told of its new place, grown where the
+ * plan says so, and checked.
+ */
 export const finishPartition = async (
   partition: PlannedPartition,
+  plan: Plan,
   device: string,
   image: FetchedImage,
   context: TaskContext,
@@ -13,9 +18,13 @@ export const finishPartition = async (
   const { signal } = context;
   const driver = partition.method === 'raw' ? null : driverFor(partition.filesystem);
   if (!driver) return;
-  const facts = image.manifest.disks
+  const original = image.manifest.disks
     .flatMap(({ partitions }) => partitions)
-    .find(({ name }) => name === partition.name)?.filesystem;
+    .find(({ name }) => name === partition.name);
+  const facts = original?.filesystem;
+  if (original && original.start !== partition.start) {
+    await tellPlace(partition, plan.disk.logicalSectorSize, device, context);
+  }
   if (partition.method === 'recreate' && driver.recreate && facts) {
     context.step('recreate', { message: `${partition.name} ${partition.filesystem}` });
     await driver.recreate(device, facts, signal);
@@ -37,4 +46,21 @@ export const finishPartition = async (
     await driver.check(device, signal);
     context.prove(`${partition.name} is sound`, `the read-only check of ${partition.filesystem} is clean`);
   }
+};
+
+/** Boot code of BIOS machines, and Windows, go by what FAT and NTFS say of the sectors before them. */
+const tellPlace = async (
+  { name, filesystem, start }: PlannedPartition,
+  sectorSize: number,
+  device: string,
+  context: TaskContext,
+): Promise<void> => {
+  if (filesystem !== 'ntfs' && filesystem !== 'vfat') return;
+  const tell = filesystem === 'ntfs' ? setNtfsHiddenSectors : setFatHiddenSectors;
+  const sector = start / sectorSize;
+  await tell(device, sector, context.signal);
+  context.prove(
+    `${name} knows its place`,
+    `hidden sectors of ${filesystem} are ${sector}, its start, read back`,
+  );
 };

@@ -202,7 +202,7 @@ const makeWindows = async (t: ExecutionContext): Promise<string> => {
       DisplayVersion: '23H2',
     },
   });
-  // smaller than its device, then grown: ntfsresize leaves its mark, which must not stand in the way
+  // smaller than its device, then grown, as in a deploy
   await run('mkntfs', ['--quick', '--force', path, String(48 * 2048)]);
   await mounted(path, ['ntfs-3g'], async (root) => {
     await put(root, {
