@@ -1,10 +1,11 @@
+import { text } from 'node:stream/consumers';
 import yargs, { type Argv } from 'yargs';
 import { isImagingError } from '../agent/errors.ts';
 import { type ApiOptions, commandContext } from './cli/command.ts';
 import * as host from './cli/host.ts';
 import * as image from './cli/image.ts';
 import * as task from './cli/task.ts';
-import { diskOf, diskOptions, taskBody, taskOptions } from './cli/task-options.ts';
+import { diskOf, diskOptions, taskBody, taskOptions, taskSecrets } from './cli/task-options.ts';
 import { defaultSettings } from './settings.ts';
 
 export const DEFAULT_PORT = 8080;
@@ -161,7 +162,8 @@ const imageKey = (y: ReturnType<typeof api>) =>
 const taskCommands = (y: ReturnType<typeof api>, ends: (code: number) => void) =>
   y
     .command('add <type> <host>', 'queue a task', taskOptions, async (argv) => {
-      const id = await task.addTask(context(argv), taskBody(argv));
+      const secrets = await taskSecrets(argv, () => text(process.stdin));
+      const id = await task.addTask(context(argv), { ...taskBody(argv), ...secrets });
       if (argv.wait) ends(await wait(argv, id));
     })
     .command(

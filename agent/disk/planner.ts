@@ -36,7 +36,7 @@ const extendedTypes = new Set(['05', '0f', '85', 'c5']);
  *   SECTOR_SIZE_MISMATCH, FIRMWARE_MISMATCH, LAYOUT_UNSUPPORTED, IMAGE_INVALID
  */
 export const planDeploy = (manifest: Manifest, target: DiskFacts, options: PlanOptions): Plan => {
-  const { growable = (filesystem) => driverFor(filesystem)?.growable === true } = options;
+  const { growable = canBeGrown } = options;
   const disk = pickImageDisk(manifest, options.imageDisk);
   assertFirmware(manifest, options.firmware);
   assertSectorSize(disk, target);
@@ -64,6 +64,10 @@ export const planDeploy = (manifest: Manifest, target: DiskFacts, options: PlanO
     warnings: warningsOf(disk, target, partitions, usable, options.grow),
   };
 };
+
+/** A physical volume of LVM takes what it is given, and hands it to the volumes in it (agent/volumes). */
+const canBeGrown = (filesystem: string): boolean =>
+  filesystem === 'LVM2_member' || driverFor(filesystem)?.growable === true;
 
 const pickImageDisk = (manifest: Manifest, name: string | undefined): ImageDisk => {
   const disk = name === undefined ? manifest.disks[0] : manifest.disks.find((one) => one.name === name);

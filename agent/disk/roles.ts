@@ -61,6 +61,9 @@ const roleOfType: Readonly<Record<string, PartitionRole>> = {
   '3b8f8425-20e0-4f3b-907f-1a25a76f98e8': 'data',
   '4d21b016-b534-45c2-a9fb-5c16e091fd2d': 'data',
   '7ec6f557-3bc5-4aca-b293-16ef5df639d1': 'data',
+  // Linux LVM, LUKS: what they are for is inside
+  'e6d6d379-f507-44c2-a23c-238f2a3df928': 'data',
+  'ca7d7ccb-63ed-4c53-861c-1742536059cc': 'data',
   // MBR
   '01': 'data',
   '04': 'data',
@@ -76,5 +79,7 @@ const roleOfType: Readonly<Record<string, PartitionRole>> = {
   '27': 'recovery',
   '82': 'swap',
   '83': 'data',
+  '8e': 'data',
+  e8: 'data',
   ef: 'esp',
 };

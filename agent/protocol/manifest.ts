@@ -50,6 +50,7 @@ export type FilesystemFacts = z.infer<typeof filesystemFactsSchema>;
  * - `recreate`: no chunks; made anew from `filesystem` (swap)
  */
 export const partitionMethodSchema = z.enum(['used', 'raw', 'recreate']);
+export type PartitionMethod = z.infer<typeof partitionMethodSchema>;
 
 /**
  * A volume inside a partition: a logical volume of LVM, the clear side of LUKS. It has no files of its own: the

@@ -25,6 +25,8 @@ export const captureParamsSchema = z.strictObject({
   rescue: z.boolean().default(false),
   /** keep an encrypted volume without a key as it lies on the disk, every block of it */
   raw: z.boolean().default(false),
+  /** keys came with the task: set by the server, which keeps them in memory only */
+  unlock: z.literal(true).optional(),
 });
 
 export const deployParamsSchema = z.strictObject({
@@ -97,6 +99,15 @@ export const durableSchema = z.object({
 });
 export type Durable = z.infer<typeof durableSchema>;
 
+/**
+ * What must be in no database, log, result or answer but the assigned task's own: passphrases that open
+ * encrypted volumes, each tried on each of them.
+ */
+export const taskSecretsSchema = z.strictObject({
+  unlock: z.array(z.string().min(1).max(512)).min(1).max(8),
+});
+export type TaskSecrets = z.infer<typeof taskSecretsSchema>;
+
 const assigned = <T extends TaskType>(type: T) =>
   z.object({
     id: z.uuid(),
@@ -106,6 +117,7 @@ const assigned = <T extends TaskType>(type: T) =>
     attempt: z.number().int().min(1),
     after: afterSchema,
     durable: durableSchema.nullable(),
+    secrets: taskSecretsSchema.optional(),
   });
 
 /** A task as the agent receives it. */

@@ -4,7 +4,7 @@ import { type DiskTable, readTable } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
 import { probe } from '../filesystem/probe.ts';
 import type { ImageDisk, ImagePartition } from '../protocol/index.ts';
-import { type Content, inspectContent } from './capture-inspect.ts';
+import { type Content, type InspectContentOptions, inspectContents } from './capture-inspect.ts';
 import type { TaskContext } from './context.ts';
 import { bytesWrittenTo, imageFile } from './disk-facts.ts';
 
@@ -22,17 +22,25 @@ export interface SourceDisk {
 const BOOT_AREA_LIMIT = 1024 * 1024;
 
 /**
- * Look at a disk and at each of its partitions. Read-only.
+ * Look at disks and at each of their partitions, all together: volumes may span them. Read-only.
  *
- * @throws ImagingError LAYOUT_UNSUPPORTED, FILESYSTEM_DIRTY (Windows must end its hibernation itself), DISK_READ_FAILED
+ * @throws ImagingError LAYOUT_UNSUPPORTED, FILESYSTEM_DIRTY (Windows must end its hibernation itself),
+ *   UNLOCK_FAILED, DISK_READ_FAILED
  */
-export const inspectDisk = async (disk: Disk, number: number, context: TaskContext): Promise<SourceDisk> => {
-  const { signal } = context;
-  const writtenBefore = await bytesWrittenTo(disk);
-  const table = await readTable(disk.path, { signal });
-  if (table.kind === 'none') table.partitions.push(await wholeDisk(disk, signal));
-  const contents = await inspectContent(disk, table, context, number === 1 ? '' : `d${number}`);
-  return { name: `d${number}`, disk, table, contents, writtenBefore };
+export const inspectDisks = async (
+  disks: readonly Disk[],
+  context: TaskContext,
+  options: InspectContentOptions,
+): Promise<SourceDisk[]> => {
+  const sources: Omit<SourceDisk, 'contents'>[] = [];
+  for (const [at, disk] of disks.entries()) {
+    const writtenBefore = await bytesWrittenTo(disk);
+    const table = await readTable(disk.path, { signal: context.signal });
+    if (table.kind === 'none') table.partitions.push(await wholeDisk(disk, context.signal));
+    sources.push({ name: `d${at + 1}`, disk, table, writtenBefore });
+  }
+  const contents = await inspectContents(sources, context, options);
+  return sources.map((source, at) => ({ ...source, contents: contents[at] ?? [] }));
 };
 
 /** A disk without a table is one partition; one without anything on it is nobody's image. */

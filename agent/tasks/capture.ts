@@ -8,9 +8,9 @@ import { chunkUsage } from '../image/grid.ts';
 import { manifestText, verifyManifest } from '../image/manifest.ts';
 import { createPool } from '../image/pool.ts';
 import type { ImageDisk, ImagePartition, Manifest } from '../protocol/index.ts';
-import { imageDiskOf, inspectDisk, proveUntouched, type SourceDisk } from './capture-disk.ts';
+import { imageDiskOf, inspectDisks, proveUntouched, type SourceDisk } from './capture-disk.ts';
 import type { Content } from './capture-inspect.ts';
-import type { Handler, TaskContext } from './context.ts';
+import type { Handler, TaskContext, TaskOf } from './context.ts';
 import { damageSummary, explainReadError, noteDamage } from './damage.ts';
 import { identityOf, imageFile } from './disk-facts.ts';
 import { createTally } from './tally.ts';
@@ -25,14 +25,15 @@ const CHUNK_SIZE = 1024 * 1024;
  */
 export const capture: Handler<'capture'> = async (task, context) => {
   const { signal, server } = context;
-  const { image, level, rescue } = task.params;
+  const { image, level, raw, rescue } = task.params;
+  const keys = unlockKeys(task);
 
   context.step('inspect');
   const hints = task.params.disks ?? [task.params.disk];
   const chosen = selectDisks(await listDisks({ signal }), hints, 'capture');
   if (chosen[0]) context.showDisk(identityOf(chosen[0]));
-  const sources: SourceDisk[] = [];
-  for (const [at, disk] of chosen.entries()) sources.push(await inspectDisk(disk, at + 1, context));
+  await using held = new AsyncDisposableStack();
+  const sources = await inspectDisks(chosen, context, { keys, raw, held });
 
   const upload = await server.openUpload(
     { taskId: task.id, attempt: task.attempt, image, estimateBytes: usedBytes(sources) },
@@ -70,6 +71,17 @@ export const capture: Handler<'capture'> = async (task, context) => {
     image: { name: image, version: published.version },
     stats,
   };
+};
+
+/** @throws ImagingError UNLOCK_FAILED: the task was given keys, and the server has them no more */
+const unlockKeys = ({ params, secrets }: TaskOf<'capture'>): readonly string[] => {
+  if (params.unlock && !secrets) {
+    throw new ImagingError(
+      'UNLOCK_FAILED',
+      'Cannot unlock anything: the server was restarted and keeps no keys; add the task again with its keys',
+    );
+  }
+  return secrets?.unlock ?? [];
 };
 
 const usedBytes = (sources: readonly SourceDisk[]): number =>
@@ -117,8 +129,7 @@ const transfer = async ({ sources, level, rescue, uploadId, context }: TransferO
         const node = source.table.partitions.find(({ number }) => number === partition.number);
         const place = { partition, path: node?.path ?? source.disk.path };
         const captured = await captureRange({
-          device: source.disk.path,
-          start: partition.start,
+          ...content.source,
           size: partition.size,
           extents: content.extents,
           chunkSize: CHUNK_SIZE,

@@ -6,8 +6,9 @@ import type { Plan, TaskParams } from '../protocol/index.ts';
 import type { TaskContext } from './context.ts';
 import { placeFallback, setEntry } from './deploy-boot.ts';
 import { type FetchedImage, fileOf } from './deploy-fetch.ts';
-import { setIdentity } from './deploy-identity.ts';
+import { setIdentity, wantsIdentity } from './deploy-identity.ts';
 import { finishPartition } from './finish-partition.ts';
+import { finishVolumes, openSystems } from './finish-volumes.ts';
 
 export interface FinishOptions {
   claim: DiskClaim;
@@ -41,7 +42,8 @@ export const finishDisk = async ({
     await finishPartition(partition, plan, device, image, context);
     await flushDevice(device, { signal });
   }
-  const unmet = await setIdentity({ manifest, plan, params, nodes, context });
+  await finishVolumes(plan, nodes, image, context);
+  const unmet = await identify({ plan, image, params, context }, nodes);
   await placeFallback(manifest, plan, nodes, context);
   await removePartitions(claim, { signal });
 
@@ -55,4 +57,14 @@ export const finishDisk = async ({
   );
   await setEntry({ claim, manifest, plan, table }, context);
   return unmet;
+};
+
+const identify = async (
+  { plan, image, params, context }: Omit<FinishOptions, 'claim'>,
+  nodes: ReadonlyMap<string, string>,
+): Promise<ImagingError | null> => {
+  const { manifest } = image;
+  if (!wantsIdentity(manifest, plan, params)) return null;
+  await using volumes = await openSystems(plan, nodes, image, context);
+  return await setIdentity({ manifest, plan, params, nodes, volumes: volumes.systems, context });
 };

@@ -84,6 +84,10 @@ const filesystemOf = ({ kind, filesystem }: ContainedVolume): string =>
 const imageDiskOf = (manifest: Manifest, plan: Plan): ImageDisk | undefined =>
   manifest.disks.find(({ name }) => name === plan.imageDisk);
 
+/** Whether anything is to be done inside the deployed systems: asked for, or because Windows must look anew. */
+export const wantsIdentity = (manifest: Manifest, plan: Plan, params: IdentityParams): boolean =>
+  params.setHostname || params.freshMachineId || isRelocated(relocationOf(manifest, plan));
+
 export interface SetIdentityOptions {
   manifest: Manifest;
   plan: Plan;
@@ -114,7 +118,6 @@ export const setIdentity = async (options: SetIdentityOptions): Promise<ImagingE
       return device ? [{ name, device, filesystem }] : [];
     });
   const wish = { hostname, fresh: asked && params.freshMachineId, relocation };
-  if (hostname === null && !wish.fresh && !isRelocated(relocation)) return null;
   context.step('identity', hostname === null ? {} : { message: hostname });
   const systems = [...partitions, ...(options.volumes ?? [])];
   const { evidence, warnings, unmet } = await giveIdentity(systems, wish, context.signal);

@@ -1,4 +1,6 @@
+import { readFile } from 'node:fs/promises';
 import type { Argv } from 'yargs';
+import { ImagingError } from '../../agent/errors.ts';
 import { taskTypes } from '../../agent/protocol/index.ts';
 import type { ApiOptions } from './command.ts';
 import { parseImage } from './image.ts';
@@ -44,6 +46,8 @@ const captureOptions = {
   level: { type: 'number', describe: 'zstd level, 1 to 19' },
   rescue: { type: 'boolean', describe: 'read around bad sectors; the image is marked damaged' },
   raw: { type: 'boolean', describe: 'keep encrypted volumes without a key, every block' },
+  'unlock-stdin': { type: 'boolean', describe: 'keys of LUKS volumes from standard input, one a line' },
+  'unlock-file': { type: 'string', describe: 'the same from a file' },
 } as const;
 
 const deployOptions = {
@@ -59,8 +63,26 @@ const deployOptions = {
   'allow-damaged': { type: 'boolean', describe: 'deploy an image that lacks unreadable sectors' },
 } as const;
 
+type TaskArguments = Awaited<ReturnType<typeof taskOptions>['argv']>;
+
+/**
+ * Keys for the task: never an argument, since everybody on a machine can read those.
+ *
+ * @throws ImagingError BAD_REQUEST: asked for, and there are none
+ */
+export const taskSecrets = async (
+  { unlockStdin, unlockFile }: TaskArguments,
+  readStdin: () => Promise<string>,
+): Promise<{ secrets?: { unlock: string[] } }> => {
+  if (!unlockStdin && unlockFile === undefined) return {};
+  const text = unlockFile === undefined ? await readStdin() : await readFile(unlockFile, 'utf8');
+  const unlock = text.split(/\r?\n/).filter((line) => line !== '');
+  if (unlock.length > 0) return { secrets: { unlock } };
+  throw new ImagingError('BAD_REQUEST', 'Cannot add the task: no key was given to unlock with');
+};
+
 /** The body of POST /api/tasks. */
-export const taskBody = (argv: Awaited<ReturnType<typeof taskOptions>['argv']>) => ({
+export const taskBody = (argv: TaskArguments) => ({
   host: argv.host,
   type: argv.type,
   after: argv.after,
