@@ -7,8 +7,11 @@ import { giveIdentity, type IdentityWish } from '../../agent/os/identity.ts';
 import { readOs } from '../../agent/os/os-facts.ts';
 import { SYSTEM_HIVE } from '../../agent/os/windows-name.ts';
 import { run } from '../../agent/process/run.ts';
+import { inspectVolumes } from '../../agent/volumes/inspect.ts';
+import { openDeployed } from '../../agent/volumes/lvm/open.ts';
 import { makeHive, valueIn, windowsSystem } from '../hive.ts';
 import { attachLoop, hashOf, MIB } from './loop-device.ts';
+import { lvm, placesOf } from './lvm.ts';
 
 const { signal } = new AbortController();
 const KEEP: IdentityWish = { hostname: null, fresh: false, relocation: { moves: [], guids: new Map() } };
@@ -146,6 +149,53 @@ for (const kind of kinds) {
     });
   });
 }
+
+test.serial('Linux in a logical volume is found at capture and changed through its own node', async (t) => {
+  const { path } = await attachLoop(t, 96 * MIB);
+  await lvm([path], 'pvcreate', ['-q', path]);
+  await lvm([path], 'vgcreate', ['-q', 'named.vg', path]);
+  for (const name of ['home', 'root']) {
+    await lvm([path], 'lvcreate', ['-q', '-an', '-Zn', '-Wn', '-n', name, '-L', '32M', 'named.vg']);
+  }
+  const inVolume = async <T>(name: string, work: (node: string) => Promise<T>): Promise<T> => {
+    const [place] = (await placesOf([path])).get(name) ?? [];
+    const range = ['--offset', String(place?.offset), '--sizelimit', String(place?.length)];
+    const node = (await run('losetup', ['--find', '--show', ...range, path])).stdout.trim();
+    try {
+      await run('blockdev', ['--setrw', node]);
+      return await work(node);
+    } finally {
+      await run('blockdev', ['--flushbufs', node]);
+      await run('losetup', ['--detach', node]);
+      await run('blockdev', ['--flushbufs', path]);
+    }
+  };
+  await inVolume('home', async (node) => await run('mkfs.ext4', ['-q', node]));
+  await inVolume('root', async (node) => {
+    await run('mkfs.ext4', ['-q', node]);
+    await mounted(node, ['mount'], linuxTree);
+  });
+  const home = await inVolume('home', hashOf);
+  const volume = { device: path, size: 96 * MIB, name: 'p1', partition: true };
+  const [look] = await inspectVolumes([volume], { signal, keys: [], raw: false, replay: false });
+  const deployed = { device: path, nodes: [path], contains: look?.contains ?? [], signal };
+  {
+    await using opened = await openDeployed(deployed, ({ role }) => role === 'os');
+    const systems = opened.volumes.map(({ volume: { name, filesystem }, device }) => {
+      return { name, device, filesystem: filesystem?.type ?? '' };
+    });
+    t.deepEqual(
+      systems.map(({ name }) => name),
+      ['named.vg/root'],
+    );
+    const outcome = await giveIdentity(systems, { ...KEEP, hostname: 'lab-7', fresh: true }, signal);
+    t.deepEqual(outcome.unmet, []);
+  }
+  const name = async (node: string) => (await run('debugfs', ['-R', 'cat /etc/hostname', node])).stdout;
+  t.is(await inVolume('root', name), 'lab-7\n');
+  await inVolume('root', async (node) => await run('e2fsck', ['-fn', node]));
+  t.is(await inVolume('home', hashOf), home);
+});
 
 test.serial('nothing asked for, nothing mounted: the device stays as it is', async (t) => {
   const device = await makeLinux(t, kinds[0] as LinuxKind);
