@@ -8,10 +8,12 @@ export interface Relocation {
   moves: readonly { from: number; to: number }[];
   /** GUIDs that are new, of the disk and of partitions: lower case, without braces */
   guids: ReadonlyMap<string, string>;
+  /** the places at capture are not known: the image is a smaller copy */
+  unsure?: boolean;
 }
 
-export const isRelocated = ({ moves, guids }: Relocation): boolean =>
-  guids.size > 0 || moves.some(({ from, to }) => from !== to);
+export const isRelocated = ({ moves, guids, unsure }: Relocation): boolean =>
+  unsure === true || guids.size > 0 || moves.some(({ from, to }) => from !== to);
 
 const MAX_REAGENT = 256 * 1024;
 

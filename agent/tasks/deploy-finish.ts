@@ -2,11 +2,12 @@ import type { DiskClaim } from '../disk/claim.ts';
 import { addPartitions, flushDevice, removePartitions } from '../disk/partition-nodes.ts';
 import { writeTable } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
-import type { Plan, TaskParams } from '../protocol/index.ts';
+import { isRelocated } from '../os/windows-recovery.ts';
+import type { Manifest, Plan, TaskParams } from '../protocol/index.ts';
 import type { TaskContext } from './context.ts';
 import { placeFallback, setEntry } from './deploy-boot.ts';
 import { type FetchedImage, fileOf } from './deploy-fetch.ts';
-import { setIdentity, wantsIdentity } from './deploy-identity.ts';
+import { relocationOf, setIdentity } from './deploy-identity.ts';
 import { finishPartition } from './finish-partition.ts';
 import { finishVolumes, openSystems } from './finish-volumes.ts';
 
@@ -14,6 +15,8 @@ export interface FinishOptions {
   claim: DiskClaim;
   plan: Plan;
   image: FetchedImage;
+  /** the version that the task names: where partitions lay when their contents were captured */
+  captured: Manifest;
   params: TaskParams<'deploy'>;
   context: TaskContext;
 }
@@ -28,6 +31,7 @@ export const finishDisk = async ({
   claim,
   plan,
   image,
+  captured,
   params,
   context,
 }: FinishOptions): Promise<ImagingError | null> => {
@@ -43,7 +47,7 @@ export const finishDisk = async ({
     await flushDevice(device, { signal });
   }
   await finishVolumes(plan, nodes, image, context);
-  const unmet = await identify({ plan, image, params, context }, nodes);
+  const unmet = await identify({ plan, image, captured, params, context }, nodes);
   await placeFallback(manifest, plan, nodes, context);
   await removePartitions(claim, { signal });
 
@@ -60,11 +64,12 @@ export const finishDisk = async ({
 };
 
 const identify = async (
-  { plan, image, params, context }: Omit<FinishOptions, 'claim'>,
+  { plan, image, captured, params, context }: Omit<FinishOptions, 'claim'>,
   nodes: ReadonlyMap<string, string>,
 ): Promise<ImagingError | null> => {
   const { manifest } = image;
-  if (!wantsIdentity(manifest, plan, params)) return null;
+  const relocation = relocationOf(captured, plan);
+  if (!params.setHostname && !params.freshMachineId && !isRelocated(relocation)) return null;
   await using volumes = await openSystems(plan, nodes, image, context);
-  return await setIdentity({ manifest, plan, params, nodes, volumes: volumes.systems, context });
+  return await setIdentity({ manifest, plan, params, relocation, nodes, volumes: volumes.systems, context });
 };

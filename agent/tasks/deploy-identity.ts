@@ -1,7 +1,7 @@
 import { isMountable } from '../disk/mount-writable.ts';
 import { ImagingError } from '../errors.ts';
 import { giveIdentity, type InstalledSystem } from '../os/identity.ts';
-import { isRelocated } from '../os/windows-recovery.ts';
+import type { Relocation } from '../os/windows-recovery.ts';
 import type { ContainedVolume, ImageDisk, Manifest, Plan, TaskParams } from '../protocol/index.ts';
 import type { TaskContext } from './context.ts';
 
@@ -84,14 +84,11 @@ const filesystemOf = ({ kind, filesystem }: ContainedVolume): string =>
 const imageDiskOf = (manifest: Manifest, plan: Plan): ImageDisk | undefined =>
   manifest.disks.find(({ name }) => name === plan.imageDisk);
 
-/** Whether anything is to be done inside the deployed systems: asked for, or because Windows must look anew. */
-export const wantsIdentity = (manifest: Manifest, plan: Plan, params: IdentityParams): boolean =>
-  params.setHostname || params.freshMachineId || isRelocated(relocationOf(manifest, plan));
-
 export interface SetIdentityOptions {
   manifest: Manifest;
   plan: Plan;
   params: IdentityParams;
+  relocation: Relocation;
   /** name in the image -> device node */
   nodes: ReadonlyMap<string, string>;
   /** systems in volumes inside partitions (LVM), whose nodes the caller keeps open */
@@ -106,11 +103,10 @@ export interface SetIdentityOptions {
  * @throws ImagingError FILESYSTEM_CHECK_FAILED, READ_BACK_MISMATCH
  */
 export const setIdentity = async (options: SetIdentityOptions): Promise<ImagingError | null> => {
-  const { manifest, plan, params, nodes, context } = options;
+  const { manifest, plan, params, relocation, nodes, context } = options;
   // a further disk may hold no system: that there is one somewhere was asked before the first write
   const asked = systemsOf(manifest, plan).length > 0;
   const hostname = asked && params.setHostname ? context.hostName : null;
-  const relocation = relocationOf(manifest, plan);
   const partitions = plan.partitions
     .filter(({ role, filesystem }) => role === 'os' || (role === 'recovery' && filesystem === 'ntfs'))
     .flatMap(({ name, filesystem }) => {
@@ -134,19 +130,20 @@ export const setIdentity = async (options: SetIdentityOptions): Promise<ImagingE
   );
 };
 
-/** Where Windows must look anew: partitions that the plan moves, and identifiers that it makes afresh. Pure. */
-export const relocationOf = (
-  manifest: Manifest,
-  plan: Plan,
-): { moves: { from: number; to: number }[]; guids: Map<string, string> } => {
-  const image = imageDiskOf(manifest, plan);
+/**
+ * Where Windows must look anew: partitions that lie elsewhere than at capture, and identifiers that the plan
+ * makes afresh. `captured`: the version that is no smaller copy of another, where it is known. Pure.
+ */
+export const relocationOf = (captured: Manifest, plan: Plan): Relocation => {
+  const image = imageDiskOf(captured, plan);
+  const unsure = captured.derivedFrom !== null;
   const moves: { from: number; to: number }[] = [];
   const guids = new Map<string, string>();
   const renew = (from: string, to: string): void => {
     if (from !== '' && from.toLowerCase() !== to.toLowerCase())
       guids.set(from.toLowerCase(), to.toLowerCase());
   };
-  if (!image) return { moves, guids };
+  if (!image) return { moves, guids, unsure };
   renew(image.tableId, plan.tableId);
   for (const { name, start, uuid } of plan.partitions) {
     const original = image.partitions.find((one) => one.name === name);
@@ -154,5 +151,5 @@ export const relocationOf = (
     moves.push({ from: original.start, to: start });
     renew(original.uuid, uuid);
   }
-  return { moves, guids };
+  return { moves, guids, unsure };
 };

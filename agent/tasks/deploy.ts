@@ -6,8 +6,9 @@ import type { Handler, TaskContext, TaskOf } from './context.ts';
 import { requireSound } from './damage.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
+import { fittingVersion } from './deploy-fit.ts';
 import { assertIdentityPossible } from './deploy-identity.ts';
-import { claimTargets, pairDisks } from './deploy-targets.ts';
+import { claimTargets, type Pair, pairDisks } from './deploy-targets.ts';
 import { transferImage } from './deploy-transfer.ts';
 import { bytesWrittenTo, identityOf, sha256 } from './disk-facts.ts';
 
@@ -20,12 +21,23 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   const { image: name, version, dryRun, verify } = task.params;
 
   context.step('plan', { message: `${name} version ${version}` });
-  const image = await fetchImage(name, version, context);
-  requireSound(image.manifest, task.params, context.warn);
-  const planned = planAll(image.manifest, await listDisks({ signal: context.signal }), task, context);
+  const wanted = await fetchImage(name, version, context);
+  requireSound(wanted.manifest, task.params, context.warn);
+  const pairs = pairDisks(wanted.manifest, await listDisks({ signal: context.signal }), task.params);
+  if (pairs[0]) context.showDisk(identityOf(pairs[0].disk));
+  const { image, plan: planned } = await fittingVersion({
+    task,
+    image: wanted,
+    targets: Object.fromEntries(pairs.map(({ image, disk }) => [image.name, disk.size])),
+    plan: (manifest) => planAll(manifest, pairs, task, context),
+    context,
+  });
   const plans = planned.map(({ plan }) => plan);
+  context.showPlan(plans.length === 1 ? plans[0] : plans);
+  for (const { warnings } of plans) for (const warning of warnings) context.warn(warning);
   assertIdentityPossible(image.manifest, plans, task.params, context.hostName);
-  const result = { image: { name, version } };
+  const { version: written, derivedFrom } = image.manifest;
+  const result = { image: { name, version: written, ...(derivedFrom === null ? {} : { derivedFrom }) } };
   if (dryRun) {
     for (const { disk } of planned) await proveNothingWritten(disk, context);
     return { ...result, summary: `Would write ${summaryOf(plans, image.manifest)}` };
@@ -40,30 +52,29 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   // the first disk boots: its table comes last
   const unmet: (ImagingError | null)[] = [];
   for (const { claim, plan } of targets.toReversed()) {
-    unmet.push(await finishDisk({ claim, plan, image, params: task.params, context }));
+    unmet.push(
+      await finishDisk({ claim, plan, image, captured: wanted.manifest, params: task.params, context }),
+    );
   }
   for (const error of unmet) if (error) throw error;
   return { ...result, stats, summary: `Wrote ${summaryOf(plans, image.manifest)}` };
 };
 
-/** A plan for every disk of the image, shown before anything else happens. */
+/** A plan for every disk of the image, or a refusal of all. */
 const planAll = (
   manifest: Manifest,
-  disks: readonly Disk[],
+  pairs: readonly Pair[],
   { params }: TaskOf<'deploy'>,
-  context: TaskContext,
-): { disk: Disk; plan: Plan }[] => {
-  const pairs = pairDisks(manifest, disks, params);
-  if (pairs[0]) context.showDisk(identityOf(pairs[0].disk));
-  const { firmware } = context.identity;
-  const planned = pairs.map(({ image, disk }) => ({
+  { identity }: TaskContext,
+): { disk: Disk; plan: Plan }[] =>
+  pairs.map(({ image, disk }) => ({
     disk,
-    plan: planDeploy(manifest, disk, { firmware, grow: params.grow, imageDisk: image.name }),
+    plan: planDeploy(manifest, disk, {
+      firmware: identity.firmware,
+      grow: params.grow,
+      imageDisk: image.name,
+    }),
   }));
-  context.showPlan(planned.length === 1 ? planned[0]?.plan : planned.map(({ plan }) => plan));
-  for (const { plan } of planned) for (const warning of plan.warnings) context.warn(warning);
-  return planned;
-};
 
 /** What durable ranges are good for: this version, these plans, these disks. */
 const bindingOf = (plans: readonly Plan[], manifestText: string): string =>
@@ -75,7 +86,8 @@ const summaryOf = (plans: readonly Plan[], manifest: Manifest): string => {
     const serial = disk.serial || disk.wwn || 'without serial';
     return `${partitions.length} partitions, to disk ${serial}`;
   });
-  return `${manifest.image} version ${manifest.version}${os}, ${to.join(' and ')}`;
+  const from = manifest.derivedFrom === null ? '' : `, made from ${manifest.derivedFrom} for smaller disks`;
+  return `${manifest.image} version ${manifest.version}${from}${os}, ${to.join(' and ')}`;
 };
 
 const proveNothingWritten = async (disk: Disk, context: TaskContext): Promise<void> => {

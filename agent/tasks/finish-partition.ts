@@ -22,7 +22,8 @@ export const finishPartition = async (
     .flatMap(({ partitions }) => partitions)
     .find(({ name }) => name === partition.name);
   const facts = original?.filesystem;
-  if (original && original.start !== partition.start) {
+  // a smaller copy of an image holds what was captured elsewhere
+  if (original && (original.start !== partition.start || image.manifest.derivedFrom !== null)) {
     await tellPlace(partition, plan.disk.logicalSectorSize, device, context);
   }
   if (partition.method === 'recreate' && driver.recreate && facts) {

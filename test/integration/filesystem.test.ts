@@ -182,11 +182,27 @@ for (const kind of kinds) {
   });
 }
 
-test('the label that a filesystem was given is what probe returns', async (t) => {
-  const { path } = await attachLoop(t, 64 * MIB);
-  await run('mkfs.ext4', ['-q', '-L', 'a "b", \\ü日', path]);
-  t.is((await probe(path)).label, 'a "b", \\ü日');
-});
+for (const [label, ...mkfs] of [
+  [' a, "b", \\ü日', 'mkfs.ext4', '-q', '-F', '-L'],
+  [" a, 'ü\\", 'mkfs.xfs', '-q', '-f', '-L'],
+  [' a, "b", \\\'ü日 x=y; $(z) 😀', 'mkfs.btrfs', '-q', '-f', '-L'],
+  [' a, "b", \\ü日; `x`', 'mkfs.f2fs', '-q', '-f', '-l'],
+  [' a, "b", \\ü日 %s', 'mkntfs', '--quick', '--force', '--label'],
+  // exfatprogs knows no other characters in the C locale, nor does FAT allow these
+  [' a, "b"', 'mkfs.exfat', '-L'],
+  ["A & B'S", 'mkfs.vfat', '-I', '-n'],
+  [' a, "ü日"', 'mkswap', '--force', '-L'],
+] as const) {
+  test(`the label that ${mkfs[0]} was given is what probe returns: ${label}`, async (t) => {
+    const { path } = await attachLoop(t, 300 * MIB);
+    const [tool, ...args] = mkfs;
+    await run(tool, [...args, label, path]);
+    const found = await probe(path);
+    t.is(found.label, label);
+    t.not(found.uuid, '');
+    t.false(found.ambiguous);
+  });
+}
 
 test('NTFS: the backup boot sector behind the volume is in the map', async (t) => {
   const size = 64 * MIB;

@@ -1,4 +1,5 @@
 import test from 'ava';
+import { isRelocated } from '../../../agent/os/windows-recovery.ts';
 import type { Manifest, Plan } from '../../../agent/protocol/index.ts';
 import {
   assertIdentityPossible,
@@ -131,6 +132,8 @@ test('names', (t) => {
 test('what the plan moves and renews', (t) => {
   const { manifest, plan } = imageOf(windows);
   t.deepEqual([...relocationOf(manifest, plan).guids], []);
+  t.false(isRelocated(relocationOf(manifest, plan)));
+  t.true(isRelocated(relocationOf({ ...manifest, derivedFrom: 1 }, plan)));
   const recovery = plan.partitions[2];
   if (recovery) recovery.start = 7 * 2 ** 20;
   plan.tableId = 'DISK-2';
@@ -141,5 +144,6 @@ test('what the plan moves and renews', (t) => {
       { from: 4 * 2 ** 20, to: 7 * 2 ** 20 },
     ],
     guids: new Map([['disk-1', 'disk-2']]),
+    unsure: false,
   });
 });
