@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { copyFile, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { makeCpio } from './archive.ts';
@@ -96,20 +97,22 @@ export const place = async (assembled: Layer, out: string): Promise<Artefacts> =
   const files = [...Object.entries(artefacts.files), ...packs];
   const there = await readArtefacts(out).catch(() => null);
   const unchanged = there?.inputs === artefacts.inputs;
+  // two builds may place the same at the same time
+  const unfinished = `new-${randomUUID()}`;
   for (const [path, { size }] of files) {
     const to = join(out, path);
     if (unchanged && (await sizeOf(to)) === size) continue;
     await mkdir(dirname(to), { recursive: true });
-    await copyFile(join(assembled.folder, path), `${to}.new`);
-    await rename(`${to}.new`, to);
+    await copyFile(join(assembled.folder, path), `${to}.${unfinished}`);
+    await rename(`${to}.${unfinished}`, to);
   }
   const wanted = new Set<string>(packs.map(([path]) => path));
   for (const name of await readdir(join(out, 'packs')).catch(() => [])) {
-    if (!wanted.has(`packs/${name}`)) await rm(join(out, 'packs', name));
+    if (!wanted.has(`packs/${name}`) && !name.includes('.new-')) await rm(join(out, 'packs', name));
   }
   if (!unchanged) {
-    await copyFile(join(assembled.folder, ARTEFACTS), join(out, `${ARTEFACTS}.new`));
-    await rename(join(out, `${ARTEFACTS}.new`), join(out, ARTEFACTS));
+    await copyFile(join(assembled.folder, ARTEFACTS), join(out, `${ARTEFACTS}.${unfinished}`));
+    await rename(join(out, `${ARTEFACTS}.${unfinished}`), join(out, ARTEFACTS));
   }
   return artefacts;
 };
