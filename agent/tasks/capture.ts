@@ -6,7 +6,7 @@ import { type DiskTable, readTable } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
 import { createBusyMeter } from '../image/busy.ts';
 import { captureRange } from '../image/capture.ts';
-import { chunkUsage } from '../image/grid.ts';
+import { chunkSizeFor, chunkUsage } from '../image/grid.ts';
 import { manifestText, verifyManifest } from '../image/manifest.ts';
 import { createPool } from '../image/pool.ts';
 import type { ImagePartition, Manifest } from '../protocol/index.ts';
@@ -17,8 +17,6 @@ import { bytesWrittenTo, identityOf, imageFile } from './disk-facts.ts';
 import { createTally } from './tally.ts';
 import { toolVersions } from './tool-versions.ts';
 
-/** Grid of new images, bytes. The manifest carries it; format 1 allows 64 KiB to 16 MiB. */
-const CHUNK_SIZE = 1024 * 1024;
 const BOOT_AREA_LIMIT = 1024 * 1024;
 
 /**
@@ -39,6 +37,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
   }
   const contents = await inspectContent(disk, table, context);
 
+  const chunkSize = chunkSizeFor(Math.max(...contents.map(({ partition }) => partition.size)));
   const used = contents.flatMap(({ extents }) => extents).reduce((sum, { length }) => sum + length, 0);
   const upload = await server.openUpload(
     { taskId: task.id, attempt: task.attempt, image, estimateBytes: used },
@@ -48,6 +47,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
     disk,
     table,
     contents,
+    chunkSize,
     level,
     rescue,
     uploadId: upload.uploadId,
@@ -65,7 +65,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
     derivedFrom: null,
     createdAt: new Date().toISOString(),
     firmware: context.identity.firmware,
-    chunkSize: CHUNK_SIZE,
+    chunkSize,
     disks: [
       {
         name: 'd1',
@@ -97,6 +97,8 @@ interface TransferOptions {
   disk: Disk;
   table: DiskTable;
   contents: Content[];
+  /** bytes; the manifest carries it */
+  chunkSize: number;
   level: number;
   rescue: boolean;
   uploadId: string;
@@ -104,7 +106,7 @@ interface TransferOptions {
 }
 
 const transfer = async (options: TransferOptions) => {
-  const { disk, table, contents, level, rescue, uploadId, context } = options;
+  const { disk, table, contents, chunkSize, level, rescue, uploadId, context } = options;
   const traffic: Traffic = { sent: 0, received: 0 };
   const tally = createTally(traffic);
   const files = new Map<string, Uint8Array>();
@@ -113,7 +115,7 @@ const transfer = async (options: TransferOptions) => {
   const total = contents
     .filter(({ partition }) => partition.method !== 'recreate')
     .reduce(
-      (sum, { partition, extents }) => sum + chunkUsage(extents, CHUNK_SIZE, partition.size).usedBytes,
+      (sum, { partition, extents }) => sum + chunkUsage(extents, chunkSize, partition.size).usedBytes,
       0,
     );
   const step = context.step('transfer', { total });
@@ -133,7 +135,7 @@ const transfer = async (options: TransferOptions) => {
         start: partition.start,
         size: partition.size,
         extents,
-        chunkSize: CHUNK_SIZE,
+        chunkSize,
         level,
         sink,
         pool,
@@ -152,7 +154,7 @@ const transfer = async (options: TransferOptions) => {
         ...partition,
         index: {
           ...imageFile(`${partition.name}.caibx`, captured.index),
-          chunks: Math.ceil(partition.size / CHUNK_SIZE),
+          chunks: Math.ceil(partition.size / chunkSize),
         },
         map: imageFile(`${partition.name}.map`, captured.map),
         damaged: await noteDamage(captured.damaged, place, context),
