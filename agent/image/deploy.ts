@@ -38,7 +38,7 @@ export interface DeployOptions {
   rotational?: boolean;
   /** plain bytes of used chunks that are on the disk, since the last call */
   onProgress?: (bytes: number) => void;
-  /** chunks that a power cut can no longer take away; awaited before the next flush */
+  /** chunks that a power cut can no longer take away; one call at a time, the newest state */
   onDurable?: (ranges: ChunkRange[]) => void | Promise<void>;
   /** name for error details: `p1` */
   partition?: string;
