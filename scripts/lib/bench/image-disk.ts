@@ -76,6 +76,32 @@ export const fillFilesystem = async (device: string, place: string, dataMib: num
 };
 
 /**
+ * An NTFS with `dataMib` of such files: ntfscp writes them into it, so that no kernel driver is needed. Files of 128 KiB
+ * and more only, since each is a call.
+ */
+export const fillNtfs = async (device: string, folder: string, dataMib: number): Promise<void> => {
+  await run('mkntfs', ['--fast', '--force', '--quiet', device]);
+  const copy = async (file: string, name: string): Promise<void> => {
+    await run('ntfscp', ['--force', '--quiet', device, file, name]);
+  };
+  let left = dataMib * MIB * 0.8;
+  let number = 0;
+  for (const root of SYSTEM) {
+    for await (const file of regularFiles(root)) {
+      if (left <= 0) break;
+      const { size } = await stat(file);
+      if (size < 131_072) continue;
+      await copy(file, `file-${number++}`);
+      left -= size;
+    }
+  }
+  const media = join(folder, 'media');
+  await writeFile(media, noise(seeded(1), Math.floor(dataMib * MIB * 0.2 + Math.max(0, left))));
+  await copy(media, 'media');
+  await rm(media);
+};
+
+/**
  * Change `share` of the data: half of it in one run in one file, half as 4 KiB edits in 500 files; delete
  * `deletions` files. Returns the changed bytes.
  */
