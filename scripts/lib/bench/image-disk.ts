@@ -58,10 +58,13 @@ export const fillFilesystem = async (device: string, place: string, dataMib: num
     for (const folder of SYSTEM) {
       for await (const file of regularFiles(folder)) {
         if (left <= 0) break;
+        const { size } = await stat(file);
+        // one browser's program has a quarter of a gigabyte
+        if (size > left) continue;
         const target = join(place, 'system', file);
         await mkdir(join(target, '..'), { recursive: true });
         await pipeline(createReadStream(file), (await open(target, 'w')).createWriteStream());
-        left -= (await stat(target)).size;
+        left -= size;
       }
     }
     await mkdir(join(place, 'data'), { recursive: true });
@@ -90,7 +93,7 @@ export const fillNtfs = async (device: string, folder: string, dataMib: number):
     for await (const file of regularFiles(root)) {
       if (left <= 0) break;
       const { size } = await stat(file);
-      if (size < 131_072) continue;
+      if (size < 131_072 || size > left) continue;
       await copy(file, `file-${number++}`);
       left -= size;
     }
