@@ -53,13 +53,15 @@ const main = async (): Promise<void> => {
             type: 'string',
             describe: 'serial number, where the machine has several disks (fog disks)',
           })
+          .option('image-disk', { type: 'string', describe: 'disk of an image of several, default d1' })
           .option('server', { type: 'string', describe: 'URL of the task server' })
           .option('json', jsonOption)
           .epilogue('Ends with 0 when they are the same, 1 when they differ, 2 when it could not find out.'),
-      ({ image, disk, server, json }) =>
+      ({ image, disk, imageDisk, server, json }) =>
         verifyCommand({
           ...{ image, json },
           ...(disk === undefined ? {} : { disk }),
+          ...(imageDisk === undefined ? {} : { imageDisk }),
           ...(server === undefined ? {} : { server }),
         }),
     )

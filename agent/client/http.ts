@@ -140,7 +140,10 @@ class IdleError extends Error {
 const bodyOf = (request: HttpRequest, idle: IdleGuard): BodyInit | undefined => {
   if (request.json !== undefined) return JSON.stringify(request.json);
   if (request.body === undefined) return undefined;
-  if (request.body instanceof Uint8Array) return Buffer.from(request.body);
+  // a view: an index may have 80 MB, and there is no room for a second one
+  if (request.body instanceof Uint8Array) {
+    return Buffer.from(request.body.buffer, request.body.byteOffset, request.body.byteLength);
+  }
   request.body.on('data', idle.touch);
   request.body.pause();
   return request.body;

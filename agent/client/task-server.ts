@@ -206,12 +206,15 @@ async function* fetchPack(
 }
 
 const readBounded = async (body: Readable, limit: number, path: string): Promise<Uint8Array> => {
-  const parts: Uint8Array[] = [];
+  // in place: parts and their sum would be twice the size of an index. Pages take memory as they are filled
+  const bytes = Buffer.alloc(limit);
   let size = 0;
   for await (const part of body as AsyncIterable<Uint8Array>) {
+    if (size + part.length > limit) {
+      throw new ImagingError('SERVER_ERROR', `Cannot read ${path}: over ${limit} bytes`);
+    }
+    bytes.set(part, size);
     size += part.length;
-    if (size > limit) throw new ImagingError('SERVER_ERROR', `Cannot read ${path}: over ${limit} bytes`);
-    parts.push(part);
   }
-  return Buffer.concat(parts);
+  return bytes.subarray(0, size);
 };

@@ -15,6 +15,8 @@ export interface VerifyCommandOptions {
   image: string;
   /** serial number or WWN; needed where the machine has several disks */
   disk?: string;
+  /** which disk of an image of several: `d1` …; default the first */
+  imageDisk?: string;
   server?: string;
   json: boolean;
 }
@@ -50,7 +52,10 @@ export const verifyCommand = async (options: VerifyCommandOptions): Promise<void
       const image = await fetchImage(wanted.name, version, { server, config, signal });
       const hint = options.disk === undefined ? undefined : { serial: options.disk };
       const disk = selectDisk(await listDisks({ signal }), hint, 'capture');
-      const report = await compareDisk({ disk, image, signal, onProgress: showProgress });
+      const report = await compareDisk({
+        ...{ disk, image, signal, onProgress: showProgress },
+        ...(options.imageDisk === undefined ? {} : { imageDisk: options.imageDisk }),
+      });
       console.log(options.json ? JSON.stringify(report, null, 2) : describeReport(report));
       if (!report.same) process.exitCode = DIFFERS;
     } finally {

@@ -42,8 +42,10 @@ export const encodeCaibx = ({ chunkSize, size, ids }: ChunkIndex): Uint8Array =>
   // header: size, type, feature flags, minimum, average, maximum
   for (const value of [INDEX_BYTES, INDEX_TYPE, 0, chunkSize, chunkSize, chunkSize]) put(value);
   for (const value of [UNKNOWN_SIZE, TABLE_TYPE]) put(value);
-  for (const [number, id] of ids.entries()) {
-    put(Math.min(size, (number + 1) * chunkSize));
+  // plain numbers: two million BigInts are garbage that a machine with 1 GiB feels
+  for (let number = 0; number < ids.length; number += 1) {
+    const id = ids[number] ?? '';
+    at = writeSafeInteger(bytes, Math.min(size, (number + 1) * chunkSize), at);
     const written = bytes.write(id, at, 'hex');
     if (written !== 32 || id.length !== 64) throw invalid(`chunk ${number} has no SHA-256 for an id`);
     at += 32;
@@ -81,17 +83,31 @@ export const decodeCaibx = (input: Uint8Array): ChunkIndex => {
   const ids = new Array<string>(count);
   let previous = '';
   for (let number = 0; number < count; number += 1) {
-    expect(Math.min(size, (number + 1) * chunkSize), `end of chunk ${number}`);
+    if (!isSafeInteger(bytes, Math.min(size, (number + 1) * chunkSize), at)) {
+      throw invalid(`end of chunk ${number} is wrong`);
+    }
+    at += 8;
+    if (number > 0 && bytes.compare(bytes, at - ITEM_BYTES, at - ITEM_BYTES + 32, at, at + 32) === 0) {
+      // free space is one long run of the same id: share the string
+      ids[number] = previous;
+      at += 32;
+      continue;
+    }
     const id = bytes.toString('hex', at, at + 32);
-    // free space is one long run of the same id: share the string
-    if (id !== previous) previous = id;
-    ids[number] = previous;
+    previous = id;
+    ids[number] = id;
     at += 32;
   }
   for (const value of [0, 0, INDEX_BYTES, bytes.length - INDEX_BYTES]) expect(value, 'table tail');
   expect(TABLE_TAIL_MARKER, 'tail marker');
   return { chunkSize, size, ids };
 };
+
+const writeSafeInteger = (bytes: Buffer, value: number, at: number): number =>
+  bytes.writeUInt32LE(Math.floor(value / 2 ** 32), bytes.writeUInt32LE(value % 2 ** 32, at));
+
+const isSafeInteger = (bytes: Buffer, value: number, at: number): boolean =>
+  bytes.readUInt32LE(at) === value % 2 ** 32 && bytes.readUInt32LE(at + 4) === Math.floor(value / 2 ** 32);
 
 /** CA_FORMAT_SHA512_256 */
 const SHA512_256 = 0x2000000000000000n;

@@ -247,11 +247,10 @@ export const captureRange = async (options: CaptureOptions): Promise<Captured> =
   const device = await openDevice(path, { write: false, start, size, chunkSize });
   try {
     const ids = new Array<string>(grid.count);
-    for (const zero of zeroChunks(grid)) {
-      const region = await allocate(zero.length);
-      region.bytes.fill(0, 0, zero.length);
-      for (const number of zero.numbers) ids[number] = zero.id;
-      await hold({ id: zero.id, region, length: zero.length, frameLength: 0, free: true });
+    for (const { id, length } of nameUnused(grid, ids)) {
+      const region = await allocate(length);
+      region.bytes.fill(0, 0, length);
+      await hold({ id, region, length, frameLength: 0, free: true });
     }
     await readAll(device, ids);
     await reading.drain();
@@ -283,10 +282,10 @@ const slotSize = (grid: Grid): number => frameLimit(grid.length(0)) + 4096;
 
 /**
  * Unused chunks stand in the index as chunks of zeros, and casync wants those in the store like any other.
- * There are at most two: a whole one, and a short one at the end.
+ * There are at most two: a whole one, and a short one at the end. Enters them into `ids` and returns them.
  */
-const zeroChunks = (grid: Grid): { id: string; length: number; numbers: number[] }[] => {
-  const byLength = new Map<number, number[]>();
+const nameUnused = (grid: Grid, ids: string[]): { id: string; length: number }[] => {
+  const byLength = new Map<number, { id: string; length: number }>();
   let at = 0;
   for (let number = 0; number < grid.count; number += 1) {
     if (grid.used[at] === number) {
@@ -294,9 +293,12 @@ const zeroChunks = (grid: Grid): { id: string; length: number; numbers: number[]
       continue;
     }
     const length = grid.length(number);
-    const numbers = byLength.get(length);
-    if (numbers) numbers.push(number);
-    else byLength.set(length, [number]);
+    let zero = byLength.get(length);
+    if (!zero) {
+      zero = { id: chunkId(new Uint8Array(length)), length };
+      byLength.set(length, zero);
+    }
+    ids[number] = zero.id;
   }
-  return [...byLength].map(([length, numbers]) => ({ id: chunkId(new Uint8Array(length)), length, numbers }));
+  return [...byLength.values()];
 };

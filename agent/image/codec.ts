@@ -11,10 +11,33 @@ let decompressor: binding.DCtx | undefined;
 export const chunkId = (plain: Uint8Array): string => hash('sha256', plain);
 
 /**
+ * From this level on zstd searches noise as thoroughly as text (measured: 87 ms a MiB at 15, 148 at 19); below it gives
+ * up on noise by itself (0.1 ms at 1 and 3, 2.4 at 12), and a trial would cost more than it saves.
+ */
+const TRIAL_FROM = 12;
+/** a trial looks at so many bytes of a chunk's beginning and of its middle, so that a header does not decide */
+const TRIAL = 32768;
+/** a chunk that a trial shrinks by less than this share is noise */
+const WORTHLESS = 0.02;
+const FASTEST = 1;
+
+/**
  * Compress `plain` into `target` as one zstd frame that states its content size. Returns the frame's length
- * in bytes. `target` must hold frameLimit(plain.length) bytes.
+ * in bytes. `target` must hold frameLimit(plain.length) bytes. What does not compress (pictures, archives, encrypted
+ * data) gets a fast level whatever was asked for: plain blocks in the same kind of frame.
  */
 export const compressFrame = (plain: Uint8Array, target: Uint8Array, level: number): number => {
+  const isNoise = level >= TRIAL_FROM && plain.length >= TRIAL * 4 && trialGain(plain, target) < WORTHLESS;
+  return compressAt(plain, target, isNoise ? FASTEST : level);
+};
+
+const trialGain = (plain: Uint8Array, scratch: Uint8Array): number => {
+  const middle = plain.length >> 1;
+  const parts = [plain.subarray(0, TRIAL), plain.subarray(middle, middle + TRIAL)];
+  return Math.max(...parts.map((part) => 1 - compressAt(part, scratch, FASTEST) / part.length));
+};
+
+const compressAt = (plain: Uint8Array, target: Uint8Array, level: number): number => {
   compressor ??= { context: new binding.CCtx(), level: Number.NaN };
   if (compressor.level !== level) {
     compressor.context.setParameter(binding.CParameter.compressionLevel, level);

@@ -3,7 +3,7 @@ import { chunksPerPack } from '../protocol/agent-api.ts';
 import type { TransferStats } from '../protocol/task.ts';
 import { decodeCaibx } from './caibx.ts';
 import type { ChunkSource, StoredChunk } from './chunk-store.ts';
-import { chunkId } from './codec.ts';
+import { chunkId, compressFrame } from './codec.ts';
 import { openDevice } from './device.ts';
 import { type ChunkRange, chunksIn } from './durable.ts';
 import { createFlusher, type Flusher } from './flusher.ts';
@@ -34,11 +34,11 @@ export interface DeployOptions {
    * some match (default), `all` hashes every used chunk, `none` fetches without looking
    */
   compare?: 'sample' | 'all' | 'none';
-  /** the disk turns: one request at a time, in order */
+  /** the disk turns: one request at a time, and writes begin in the order of the disk */
   rotational?: boolean;
   /** plain bytes of used chunks that are on the disk, since the last call */
   onProgress?: (bytes: number) => void;
-  /** chunks that a power cut can no longer take away; awaited before the next flush */
+  /** chunks that a power cut can no longer take away; one call at a time, the newest state */
   onDurable?: (ranges: ChunkRange[]) => void | Promise<void>;
   /** name for error details: `p1` */
   partition?: string;
@@ -57,6 +57,8 @@ const SAMPLE = 64;
 /** this share of the sample must match: below it, hashing all costs more than it saves */
 const WORTH_COMPARING = 1 / 16;
 const REQUESTS = 2;
+/** chunks of zeros that are written by one job */
+const ZEROS = 16;
 
 /**
  * Write a partition's used chunks to a device. Chunks that lie there already are not fetched; no byte is
@@ -180,6 +182,34 @@ const fetchRest = async (
   const wanted = placesById(grid, ids, (number) => !flusher.isPlaced(number));
   const writing = createLanes(pool.workers * 2, failure);
 
+  // zeros need no source; each place is written when its turn comes, since a disk that turns would go there and back
+  const zero = zeroFrame(grid);
+  const zeros = wanted.get(zero.id) ?? [];
+  wanted.delete(zero.id);
+  const zeroRegion = await pool.hold(zero.frame, failure.signal);
+  let zerosDone = 0;
+
+  const writeZeros = async (before: number): Promise<void> => {
+    for (;;) {
+      let end = zerosDone;
+      while (end - zerosDone < ZEROS && (zeros[end] ?? before) < before) end += 1;
+      const numbers = zeros.slice(zerosDone, end);
+      zerosDone = end;
+      if (numbers.length === 0) return;
+      await reserve(numbers);
+      const frame = { at: zeroRegion.at, length: zero.frame.length };
+      await writing.enter(async () => {
+        await write(zero.id, numbers, frame);
+        counts.bytesReceived -= zero.frame.length;
+      });
+    }
+  };
+
+  const reserve = (numbers: readonly number[]): Promise<void> => {
+    const bytes = numbers.reduce((sum, number) => sum + grid.length(number), 0);
+    return pool.waiting('write', () => flusher.reserve(bytes));
+  };
+
   const write = async (id: string, numbers: readonly number[], frame: FrameAt): Promise<void> => {
     const [first = 0] = numbers;
     const length = grid.length(first);
@@ -199,8 +229,8 @@ const fetchRest = async (
     const numbers = wanted.get(id);
     if (!numbers) return;
     wanted.delete(id);
-    const bytes = numbers.reduce((sum, number) => sum + grid.length(number), 0);
-    await pool.waiting('write', () => flusher.reserve(bytes));
+    await writeZeros(numbers[0] ?? 0);
+    await reserve(numbers);
     await writing.enter(() => work(numbers));
   };
 
@@ -254,6 +284,7 @@ const fetchRest = async (
       }
     }
     await requests.drain();
+    await writeZeros(Number.POSITIVE_INFINITY);
     await writing.drain();
   } catch (error) {
     failure.fail(error);
@@ -261,7 +292,14 @@ const fetchRest = async (
   } finally {
     await requests.settle();
     await writing.settle();
+    zeroRegion.release();
   }
+};
+
+const zeroFrame = (grid: Grid): { id: string; frame: Uint8Array } => {
+  const plain = new Uint8Array(grid.length(0));
+  const frame = new Uint8Array(frameLimit(plain.length));
+  return { id: chunkId(plain), frame: frame.slice(0, compressFrame(plain, frame, 1)) };
 };
 
 /** Every id with all its places, in the order of its first. */

@@ -39,9 +39,15 @@ export const createFlusher = (options: FlusherOptions, durable: Iterable<number>
   for (const number of durable) state[number] = DURABLE;
   let unflushed: number[] = [];
   let unflushedBytes = 0;
-  /** reserved and not yet durable */
+  /** reserved and not yet told to be durable */
   let reserved = 0;
+  /** flushed, and not yet told: what is not known to be durable counts as at risk */
+  let unreportedBytes = 0;
+  /** flushes that ended, and the last of them that was told */
+  let unreported = 0;
+  let reported = 0;
   let underWay: Promise<void> | undefined;
+  let reporting: Promise<void> | undefined;
   let changed = Promise.withResolvers<void>();
 
   const wake = (): void => {
@@ -56,9 +62,26 @@ export const createFlusher = (options: FlusherOptions, durable: Iterable<number>
     unflushedBytes = 0;
     await device.flush();
     for (const number of numbers) state[number] = DURABLE;
-    reserved -= bytes;
-    wake();
-    await onDurable?.(ranges());
+    unreportedBytes += bytes;
+    unreported += 1;
+    reporting ??= report()
+      .catch((error) => failure.fail(error))
+      .finally(() => {
+        reporting = undefined;
+        wake();
+      });
+  };
+
+  /** One report at a time, of the newest state; flushes go on behind a slow one, as far as `atRisk` allows. */
+  const report = async (): Promise<void> => {
+    for (let isNew = true; isNew; isNew = unreported !== reported) {
+      const [bytes, turn] = [unreportedBytes, unreported];
+      unreportedBytes = 0;
+      await onDurable?.(ranges());
+      reported = turn;
+      reserved -= bytes;
+      wake();
+    }
   };
 
   const start = (): Promise<void> => {
@@ -95,12 +118,14 @@ export const createFlusher = (options: FlusherOptions, durable: Iterable<number>
 
   const finish = async (): Promise<ChunkRange[]> => {
     while (underWay || unflushed.length > 0) await start();
+    await reporting;
     failure.check();
     return ranges();
   };
 
   const settle = async (): Promise<void> => {
     await underWay;
+    await reporting;
   };
 
   return { reserve, placed, isPlaced: (number) => state[number] !== PENDING, finish, settle };

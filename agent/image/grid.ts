@@ -17,6 +17,21 @@ export interface Grid {
   usedBytes: number;
 }
 
+const SMALLEST_GRID = 256 * 1024;
+/** chunks of one partition: an index of 80 MB, which a machine with 1 GiB can still hold */
+const MOST_CHUNKS = 2 * 1024 * 1024;
+
+/**
+ * The grid of a new image whose largest partition has `size` bytes: 256 KiB up to 512 GiB, then doubled as often as
+ * it takes to bound the index (1 MiB at 2 TiB). The same disk always gets the same grid, so that its captures share
+ * chunks. Why 256 KiB: README.md, "Chunk size".
+ */
+export const chunkSizeFor = (size: number): number => {
+  let chunkSize = SMALLEST_GRID;
+  while (size / chunkSize > MOST_CHUNKS) chunkSize *= 2;
+  return chunkSize;
+};
+
 /** Lay the grid over a partition. `extents` are normalised (normaliseExtents). */
 export const chunkUsage = (extents: readonly Extent[], chunkSize: number, size: number): Grid => {
   const count = Math.ceil(size / chunkSize);

@@ -19,7 +19,7 @@ export const longPollSeconds = 25;
 /** ids in one `chunks/missing` or pack request */
 export const idsPerRequest = 1000;
 /** chunks in one pack: the unit of durability on the server */
-export const chunksPerPack = 64;
+export const chunksPerPack = 128;
 export { frameLimit } from '../image/limit.ts';
 
 /** /fog/site.json in the per-boot cpio: the only place a boot learns its server and token from. */

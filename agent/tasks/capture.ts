@@ -4,7 +4,7 @@ import { selectDisks } from '../disk/select.ts';
 import { ImagingError } from '../errors.ts';
 import { createBusyMeter } from '../image/busy.ts';
 import { type Captured, captureRange } from '../image/capture.ts';
-import { chunkUsage } from '../image/grid.ts';
+import { chunkSizeFor, chunkUsage } from '../image/grid.ts';
 import { manifestText, verifyManifest } from '../image/manifest.ts';
 import { createPool } from '../image/pool.ts';
 import type { ImageDisk, ImagePartition, Manifest } from '../protocol/index.ts';
@@ -15,9 +15,6 @@ import { damageSummary, explainReadError, noteDamage } from './damage.ts';
 import { identityOf, imageFile } from './disk-facts.ts';
 import { createTally } from './tally.ts';
 import { toolVersions } from './tool-versions.ts';
-
-/** Grid of new images, bytes. The manifest carries it; format 1 allows 64 KiB to 16 MiB. */
-const CHUNK_SIZE = 1024 * 1024;
 
 /**
  * Make a new version of an image from this machine's disk, or from several. They stay read-only from
@@ -35,12 +32,15 @@ export const capture: Handler<'capture'> = async (task, context) => {
   await using held = new AsyncDisposableStack();
   const sources = await inspectDisks(chosen, context, { keys, raw, held });
 
+  const contents = sources.flatMap((source) => source.contents);
+  const chunkSize = chunkSizeFor(Math.max(...contents.map(({ partition }) => partition.size)));
   const upload = await server.openUpload(
-    { taskId: task.id, attempt: task.attempt, image, estimateBytes: usedBytes(sources) },
+    { taskId: task.id, attempt: task.attempt, image, estimateBytes: usedBytes(contents) },
     signal,
   );
   const { files, disks, stats } = await transfer({
     sources,
+    chunkSize,
     level,
     rescue,
     uploadId: upload.uploadId,
@@ -49,7 +49,6 @@ export const capture: Handler<'capture'> = async (task, context) => {
 
   context.step('publish', { message: `version ${upload.version}` });
   for (const [name, bytes] of files) await server.putFile(upload.uploadId, name, bytes, signal);
-  const contents = sources.flatMap((source) => source.contents);
   const manifest: Manifest = {
     format: 1,
     image,
@@ -57,7 +56,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
     derivedFrom: null,
     createdAt: new Date().toISOString(),
     firmware: context.identity.firmware,
-    chunkSize: CHUNK_SIZE,
+    chunkSize,
     disks,
     os: contents.find(({ os }) => os !== null)?.os ?? null,
     tools: await toolVersions(signal),
@@ -84,14 +83,13 @@ const unlockKeys = ({ params, secrets }: TaskOf<'capture'>): readonly string[] =
   return secrets?.unlock ?? [];
 };
 
-const usedBytes = (sources: readonly SourceDisk[]): number =>
-  sources
-    .flatMap(({ contents }) => contents)
-    .flatMap(({ extents }) => extents)
-    .reduce((sum, { length }) => sum + length, 0);
+const usedBytes = (contents: readonly Content[]): number =>
+  contents.flatMap(({ extents }) => extents).reduce((sum, { length }) => sum + length, 0);
 
 interface TransferOptions {
   sources: readonly SourceDisk[];
+  /** bytes; the manifest carries it */
+  chunkSize: number;
   level: number;
   rescue: boolean;
   uploadId: string;
@@ -99,7 +97,8 @@ interface TransferOptions {
 }
 
 /** All chunks of all disks to the server; the files of the version besides its manifest. */
-const transfer = async ({ sources, level, rescue, uploadId, context }: TransferOptions) => {
+const transfer = async (options: TransferOptions) => {
+  const { sources, chunkSize, level, rescue, uploadId, context } = options;
   const traffic: Traffic = { sent: 0, received: 0 };
   const tally = createTally(traffic);
   const files = new Map<string, Uint8Array>();
@@ -109,7 +108,7 @@ const transfer = async ({ sources, level, rescue, uploadId, context }: TransferO
     .flatMap(({ contents }) => contents)
     .filter(({ partition }) => partition.method !== 'recreate')
     .reduce(
-      (sum, content) => sum + chunkUsage(content.extents, CHUNK_SIZE, content.partition.size).usedBytes,
+      (sum, content) => sum + chunkUsage(content.extents, chunkSize, content.partition.size).usedBytes,
       0,
     );
   const step = context.step('transfer', { total });
@@ -132,7 +131,7 @@ const transfer = async ({ sources, level, rescue, uploadId, context }: TransferO
           ...content.source,
           size: partition.size,
           extents: content.extents,
-          chunkSize: CHUNK_SIZE,
+          chunkSize,
           level,
           sink,
           pool,
@@ -146,7 +145,7 @@ const transfer = async ({ sources, level, rescue, uploadId, context }: TransferO
         });
         tally.add(captured.stats);
         const damaged = await noteDamage(captured.damaged, place, context);
-        partitions.push({ ...withFiles(partition, captured, files), damaged });
+        partitions.push({ ...withFiles(partition, chunkSize, captured, files), damaged });
       }
       disks.push(await imageDiskOf(source, partitions, files));
     }
@@ -158,6 +157,7 @@ const transfer = async ({ sources, level, rescue, uploadId, context }: TransferO
 
 const withFiles = (
   partition: Content['partition'],
+  chunkSize: number,
   { index, map }: Captured,
   files: Map<string, Uint8Array>,
 ): ImagePartition => {
@@ -166,7 +166,7 @@ const withFiles = (
   files.set(names.map, map);
   return {
     ...partition,
-    index: { ...imageFile(names.index, index), chunks: Math.ceil(partition.size / CHUNK_SIZE) },
+    index: { ...imageFile(names.index, index), chunks: Math.ceil(partition.size / chunkSize) },
     map: imageFile(names.map, map),
   };
 };

@@ -1,7 +1,7 @@
 import type { Disk } from '../disk/disk.ts';
 import { planDeploy } from '../disk/planner.ts';
 import { compareTable, type DiskTable, readTable } from '../disk/table.ts';
-import { isImagingError } from '../errors.ts';
+import { ImagingError, isImagingError } from '../errors.ts';
 import { compareRange } from '../image/compare.ts';
 import { chunkUsage } from '../image/grid.ts';
 import { createPool } from '../image/pool.ts';
@@ -53,7 +53,10 @@ export const compareDisk = async (options: CompareDiskOptions): Promise<VerifyRe
   const { manifest } = image;
   const [first] = manifest.disks;
   const imageDisk = options.imageDisk ?? first?.name ?? 'd1';
-  const wanted = manifest.disks.find(({ name }) => name === imageDisk)?.partitions ?? [];
+  const wanted = manifest.disks.find(({ name }) => name === imageDisk)?.partitions;
+  if (!wanted) {
+    throw new ImagingError('NOT_FOUND', `Cannot compare: ${manifest.image} has no disk ${imageDisk}`);
+  }
   const table = await readTable(disk.path, { signal });
   const kept = wanted.filter(({ map }) => map !== null);
   const total = kept.reduce((sum, { map, size }) => {

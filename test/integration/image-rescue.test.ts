@@ -1,4 +1,4 @@
-import { copyFile, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { captureRange } from '../../agent/image/capture.ts';
@@ -151,4 +151,21 @@ test.serial('a bad block that nobody uses is no matter', async (t) => {
   await t.throwsAsync(whole, { code: 'TOOL_FAILED' }, 'it is bad indeed');
   const { captured } = await capture(t, disk, false);
   t.deepEqual(captured.damaged, []);
+});
+
+test.serial('the file of a bad place is named on NTFS too; where no file is, none is', async (t) => {
+  const folder = await folderOf(t);
+  const image = join(folder, 'ntfs');
+  await writeFile(image, '');
+  await truncate(image, 16 * MIB);
+  await run('mkntfs', ['--fast', '--force', '--quiet', image]);
+  await writeFile(join(folder, 'body'), Buffer.concat([Buffer.alloc(8 * BLOCK, 'body'), marker('ntfs')]));
+  await run('ntfscp', ['--force', '--quiet', image, join(folder, 'body'), 'report.doc']);
+  const [offset = -1] = await offsetsOf(image, 'ntfs');
+  const { signal } = new AbortController();
+  t.deepEqual(await filesAt(image, 'ntfs', [{ offset, length: 512 }], signal), ['/report.doc']);
+  t.deepEqual(await filesAt(image, 'ntfs', [{ offset: 15 * MIB, length: 512 }], signal), []);
+  t.deepEqual(await filesAt(image, 'xfs', [{ offset, length: 512 }], signal), [], 'no cheap way');
+  await writeFile(image, Buffer.alloc(4096));
+  t.deepEqual(await filesAt(image, 'ntfs', [{ offset, length: 512 }], signal), [], 'a tool that fails');
 });

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import test from 'ava';
 import tar from 'tar-stream';
+import { chunksPerPack } from '../../agent/protocol/index.ts';
 import { addHost, addTask, bootAgent, capture, makeImage, octets, tarOf, testServer } from './support.ts';
 
 const setUp = async (t: Parameters<typeof testServer>[0]) => {
@@ -66,7 +67,7 @@ test('what is not a pack is refused', async (t) => {
     const answer = await send(body);
     t.is(answer.statusCode, 400, answer.body);
   }
-  const many = makeImage(65).chunks;
+  const many = makeImage(chunksPerPack + 1).chunks;
   t.is((await send(await tarOf(many))).statusCode, 400, 'more than a pack');
   t.deepEqual(await stored(), []);
   t.is((await agent.post('packs?upload=nonsense')).statusCode, 400);

@@ -58,10 +58,13 @@ export const fillFilesystem = async (device: string, place: string, dataMib: num
     for (const folder of SYSTEM) {
       for await (const file of regularFiles(folder)) {
         if (left <= 0) break;
+        const { size } = await stat(file);
+        // one browser's program has a quarter of a gigabyte
+        if (size > left) continue;
         const target = join(place, 'system', file);
         await mkdir(join(target, '..'), { recursive: true });
         await pipeline(createReadStream(file), (await open(target, 'w')).createWriteStream());
-        left -= (await stat(target)).size;
+        left -= size;
       }
     }
     await mkdir(join(place, 'data'), { recursive: true });
@@ -73,6 +76,32 @@ export const fillFilesystem = async (device: string, place: string, dataMib: num
       rest -= bytes;
     }
   });
+};
+
+/**
+ * An NTFS with `dataMib` of such files: ntfscp writes them into it, so that no kernel driver is needed. Files of 128 KiB
+ * and more only, since each is a call.
+ */
+export const fillNtfs = async (device: string, folder: string, dataMib: number): Promise<void> => {
+  await run('mkntfs', ['--fast', '--force', '--quiet', device]);
+  const copy = async (file: string, name: string): Promise<void> => {
+    await run('ntfscp', ['--force', '--quiet', device, file, name]);
+  };
+  let left = dataMib * MIB * 0.8;
+  let number = 0;
+  for (const root of SYSTEM) {
+    for await (const file of regularFiles(root)) {
+      if (left <= 0) break;
+      const { size } = await stat(file);
+      if (size < 131_072 || size > left) continue;
+      await copy(file, `file-${number++}`);
+      left -= size;
+    }
+  }
+  const media = join(folder, 'media');
+  await writeFile(media, noise(seeded(1), Math.floor(dataMib * MIB * 0.2 + Math.max(0, left))));
+  await copy(media, 'media');
+  await rm(media);
 };
 
 /**

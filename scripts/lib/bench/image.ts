@@ -3,17 +3,17 @@ import { join } from 'node:path';
 import { type Captured, captureRange } from '../../../agent/image/capture.ts';
 import type { ChunkSource } from '../../../agent/image/chunk-store.ts';
 import { deployRange } from '../../../agent/image/deploy.ts';
+import { chunkSizeFor } from '../../../agent/image/grid.ts';
 import { openLocalStore } from '../../../agent/image/local-store.ts';
 import { createPool } from '../../../agent/image/pool.ts';
 import { run } from '../../../agent/process/run.ts';
-import { attach, detach, editFiles, fillFilesystem, mounted, sparseFile } from './image-disk.ts';
-import { peerCapture, peerCasync, peerDeploy, timed, timedPeer } from './peer.ts';
+import { attach, detach, editFiles, fillFilesystem, fillNtfs, mounted, sparseFile } from './image-disk.ts';
+import { type BenchFilesystem, peerCapture, peerCasync, peerDeploy, timed, timedPeer } from './peer.ts';
 import { pairedRow, type Row, soloRow } from './report.ts';
 import { extentsFromMap } from './used.ts';
 
 const MIB = 1024 * 1024;
 const LEVEL = 3;
-const CHUNK = MIB;
 
 interface Options {
   size: number;
@@ -21,6 +21,7 @@ interface Options {
 }
 
 interface Bench {
+  filesystem: BenchFilesystem;
   folder: string;
   size: number;
   source: string;
@@ -28,10 +29,31 @@ interface Bench {
 }
 
 /**
- * Capture and deploy against FOG's own pipeline (partclone and zstd), on loop devices over files in RAM, run by
- * run in turn. `size`: MiB of file data on a filesystem twice as large.
+ * Capture and deploy against FOG's own pipeline (partclone and zstd) and against `casync make`, on loop devices over files
+ * in RAM, run by run in turn. `size`: MiB of file data on an ext4 twice as large; then the same for an NTFS of half that,
+ * whose rows end in `.ntfs`.
  */
-export const benchImage = async ({ size, runs }: Options): Promise<Row[]> => {
+export const benchImage = async ({ size, runs }: Options): Promise<Row[]> => [
+  ...(await onDisks('ext4', size, runs, async (bench) => [
+    ...(await captureRows(bench, runs)),
+    ...(await againRows(bench, size, runs)),
+    ...(await deployRows(bench, runs)),
+    ...(await deployAgainRows(bench, size, runs)),
+  ])),
+  ...(
+    await onDisks('ntfs', Math.max(64, size >> 1), runs, async (bench) => [
+      ...(await captureRows(bench, runs)),
+      ...(await deployRows(bench, runs)),
+    ])
+  ).map((row) => ({ ...row, name: `${row.name}.ntfs` })),
+];
+
+const onDisks = async (
+  filesystem: BenchFilesystem,
+  size: number,
+  runs: number,
+  rows: (bench: Bench) => Promise<Row[]>,
+): Promise<Row[]> => {
   const folder = await mkdtemp('/dev/shm/bench-');
   const devices: string[] = [];
   try {
@@ -41,18 +63,18 @@ export const benchImage = async ({ size, runs }: Options): Promise<Row[]> => {
       devices.push(await attach(join(folder, name)));
     }
     const [source = '', target = ''] = devices;
-    const bench: Bench = { folder, size: bytes, source, target };
-    console.log(`image: ${size} MiB of files, ${runs} runs`);
-    await fillFilesystem(source, join(folder, 'mount'), size);
-    return [...(await captureRows(bench, size, runs)), ...(await deployRows(bench, size, runs))];
+    console.log(`image: ${size} MiB of files on ${filesystem}, ${runs} runs`);
+    if (filesystem === 'ntfs') await fillNtfs(source, folder, size);
+    else await fillFilesystem(source, join(folder, 'mount'), size);
+    return await rows({ filesystem, folder, size: bytes, source, target });
   } finally {
     for (const device of devices) await detach(device);
     await rm(folder, { recursive: true, force: true });
   }
 };
 
-const captureRows = async (bench: Bench, dataMib: number, runs: number): Promise<Row[]> => {
-  const { folder, source } = bench;
+const captureRows = async (bench: Bench, runs: number): Promise<Row[]> => {
+  const { filesystem, folder, source } = bench;
   const file = join(folder, 'peer.zst');
   const first: { ours: number; peer: number }[] = [];
   const sizes: { ours: number; peer: number }[] = [];
@@ -67,7 +89,7 @@ const captureRows = async (bench: Bench, dataMib: number, runs: number): Promise
     const peer = await timedPeer(
       () => cold(source),
       async (refresh) => {
-        stored = await peerCapture(source, file, LEVEL, refresh);
+        stored = await peerCapture(filesystem, source, file, LEVEL, refresh);
       },
     );
     first.push({ ours, peer });
@@ -75,9 +97,28 @@ const captureRows = async (bench: Bench, dataMib: number, runs: number): Promise
     console.log(`  capture ${ours.toFixed(2)} s, partclone | zstdmt ${peer.toFixed(2)} s`);
   }
 
-  const casync = join(folder, 'casync');
-  await peerCasync(source, casync, join(folder, 'first.caibx'));
-  await copyFile(join(folder, 'source'), join(folder, 'original'));
+  await cold(source);
+  const casync = await peerCasync(source, join(folder, 'casync'), join(folder, 'first.caibx'));
+  console.log(`  casync make ${casync.seconds.toFixed(2)} s`);
+  return [
+    pairedRow('capture.first', 's', first),
+    pairedRow(
+      'capture.first.casync',
+      's',
+      first.map(({ ours }) => ({ ours, peer: casync.seconds })),
+    ),
+    pairedRow('capture.size', 'bytes', sizes),
+    pairedRow(
+      'capture.size.casync',
+      'bytes',
+      sizes.map(({ ours }) => ({ ours, peer: casync.bytes })),
+    ),
+  ];
+};
+
+/** After 1 % of the bytes changed; the stores of captureRows are still there. */
+const againRows = async (bench: Bench, dataMib: number, runs: number): Promise<Row[]> => {
+  const { filesystem, folder, source } = bench;
   const changed = await mounted(source, join(folder, 'mount'), () =>
     editFiles(join(folder, 'mount'), 0.01, dataMib, 0, 2),
   );
@@ -95,29 +136,36 @@ const captureRows = async (bench: Bench, dataMib: number, runs: number): Promise
     });
     const peer = await timedPeer(
       () => cold(source),
-      (refresh) => peerCapture(source, join(folder, 'again.zst'), LEVEL, refresh),
+      (refresh) => peerCapture(filesystem, source, join(folder, 'again.zst'), LEVEL, refresh),
     );
     again.push({ ours, peer });
     console.log(`  capture again ${ours.toFixed(2)} s, partclone | zstdmt ${peer.toFixed(2)} s`);
   }
-  const grown = await peerCasync(source, casync, join(folder, 'second.caibx'));
+  await cold(source);
+  const casync = await peerCasync(source, join(folder, 'casync'), join(folder, 'second.caibx'));
+  console.log(`  casync make again ${casync.seconds.toFixed(2)} s`);
   for (const name of ['casync', 'again.zst', 'chunks-before']) {
     await rm(join(folder, name), { recursive: true, force: true });
   }
   return [
-    pairedRow('capture.first', 's', first),
-    pairedRow('capture.size', 'bytes', sizes),
     pairedRow('capture.again', 's', again),
-    pairedRow('capture.again.bytes', 'of changed', [{ ours: sentAgain / changed, peer: grown / changed }]),
+    pairedRow(
+      'capture.again.casync',
+      's',
+      again.map(({ ours }) => ({ ours, peer: casync.seconds })),
+    ),
+    pairedRow('capture.again.bytes', 'of changed', [
+      { ours: sentAgain / changed, peer: casync.bytes / changed },
+    ]),
   ];
 };
 
-const deployRows = async (bench: Bench, dataMib: number, runs: number): Promise<Row[]> => {
-  const { folder, source, target } = bench;
+const deployRows = async (bench: Bench, runs: number): Promise<Row[]> => {
+  const { filesystem, folder, source, target } = bench;
   const file = join(folder, 'peer.zst');
   await cold(source);
   const captured = await capture(bench);
-  await peerCapture(source, file, LEVEL, 1);
+  await peerCapture(filesystem, source, file, LEVEL, 1);
   const blank: { ours: number; peer: number }[] = [];
   for (let turn = 0; turn < runs; turn += 1) {
     await run('blkdiscard', [target]);
@@ -129,7 +177,14 @@ const deployRows = async (bench: Bench, dataMib: number, runs: number): Promise<
     blank.push({ ours, peer });
     console.log(`  deploy ${ours.toFixed(2)} s, zstd | partclone ${peer.toFixed(2)} s`);
   }
+  return [pairedRow('deploy.blank', 's', blank)];
+};
 
+/** After 5 % of the bytes changed and 300 files were deleted; the archive of deployRows is still there. */
+const deployAgainRows = async (bench: Bench, dataMib: number, runs: number): Promise<Row[]> => {
+  const { folder, target } = bench;
+  const file = join(folder, 'peer.zst');
+  const captured = await capture(bench);
   await run('blkdiscard', [target]);
   await deploy(bench, captured);
   await mounted(target, join(folder, 'mount'), () => editFiles(join(folder, 'mount'), 0.05, dataMib, 300, 3));
@@ -150,25 +205,21 @@ const deployRows = async (bench: Bench, dataMib: number, runs: number): Promise<
     console.log(`  deploy again ${ours.toFixed(2)} s, zstd | partclone ${peer.toFixed(2)} s`);
   }
   const whole = (await deploy(bench, captured, 'none')).bytesReceived;
-  return [
-    pairedRow('deploy.blank', 's', blank),
-    pairedRow('deploy.again', 's', again),
-    soloRow('deploy.again.bytes', 'of image', [wire / whole]),
-  ];
+  return [pairedRow('deploy.again', 's', again), soloRow('deploy.again.bytes', 'of image', [wire / whole])];
 };
 
 /** as a task does it: map, threads, chunks, index, everything durable at the end */
-const capture = async ({ folder, size, source }: Bench): Promise<Captured> => {
+const capture = async ({ filesystem, folder, size, source }: Bench): Promise<Captured> => {
   const pool = createPool();
   try {
-    const extents = await extentsFromMap(source, folder);
+    const extents = await extentsFromMap(filesystem, source, folder);
     const sink = openLocalStore(join(folder, 'chunks'), pool, { verify: false });
     return await captureRange({
       device: source,
       start: 0,
       size,
       extents,
-      chunkSize: CHUNK,
+      chunkSize: chunkSizeFor(size),
       level: LEVEL,
       sink,
       pool,
@@ -179,14 +230,14 @@ const capture = async ({ folder, size, source }: Bench): Promise<Captured> => {
 };
 
 const deploy = async (
-  { folder, target }: Bench,
+  { folder, size, target }: Bench,
   { index, map }: Captured,
   compare: 'sample' | 'none' = 'sample',
 ): Promise<{ bytesReceived: number }> => {
   const pool = createPool();
   try {
     const source: ChunkSource = openLocalStore(join(folder, 'chunks'), pool);
-    const options = { index, map, chunkSize: CHUNK, source, pool, compare };
+    const options = { index, map, chunkSize: chunkSizeFor(size), source, pool, compare };
     return (await deployRange({ ...options, device: target, start: 0 })).stats;
   } finally {
     await pool.close();

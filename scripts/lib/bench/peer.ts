@@ -27,15 +27,21 @@ export const timedPeer = async (
   return Math.min(...seconds);
 };
 
+export type BenchFilesystem = 'ext4' | 'ntfs';
+
+/** partclone's program for a filesystem */
+export const partcloneOf = { ext4: 'partclone.extfs', ntfs: 'partclone.ntfs' } as const;
+
 /** FOG's capture: partclone without checksums into zstd with its options, level as ours. Returns bytes stored. */
 export const peerCapture = async (
+  filesystem: BenchFilesystem,
   device: string,
   file: string,
   level: number,
   refresh: number,
 ): Promise<number> => {
   await pipelineOf(
-    `partclone.extfs -c -a0 -q -f ${refresh} -L "$file.log" -s "$device" -o - | zstdmt -q -${level} --rsyncable -f -o "$file"; sync -f "$file"`,
+    `${partcloneOf[filesystem]} -c -a0 -q -f ${refresh} -L "$file.log" -s "$device" -o - | zstdmt -q -${level} --rsyncable -f -o "$file"; sync -f "$file"`,
     { device, file },
   );
   return (await stat(file)).size;
@@ -48,11 +54,22 @@ export const peerDeploy = (file: string, device: string, refresh: number): Promi
     { device, file },
   );
 
-/** casync at its defaults over the same device; returns the bytes that the store grew by. */
-export const peerCasync = async (device: string, store: string, index: string): Promise<number> => {
+/**
+ * desync's shape: `casync make` at its defaults over the same device, free space and all. Returns the bytes that the
+ * store grew by and the wall seconds.
+ */
+export const peerCasync = async (
+  device: string,
+  store: string,
+  index: string,
+): Promise<{ bytes: number; seconds: number }> => {
   const before = await sizeOf(store);
-  await pipelineOf('casync make --store="$store" "$index" "$device" >/dev/null', { device, store, index });
-  return (await sizeOf(store)) - before;
+  const seconds = await timed(() =>
+    pipelineOf('casync make --store="$store" "$index" "$device" >/dev/null; sync -f "$store"', {
+      ...{ device, store, index },
+    }),
+  );
+  return { bytes: (await sizeOf(store)) - before, seconds };
 };
 
 const sizeOf = async (folder: string): Promise<number> =>

@@ -36,6 +36,39 @@ test('never more lies at risk than allowed, however slow the disk and whatever t
   t.true(most > atRisk / 2, 'writing goes on while a flush is under way');
 });
 
+test('flushes go on behind a slow report, which is never overtaken and tells the newest state last', async (t) => {
+  let flushes = 0;
+  let open = 0;
+  const told: number[] = [];
+  const flusher = createFlusher({
+    device: slowDevice(async () => {
+      flushes += 1;
+    }),
+    grid,
+    atRisk: 40 * chunk,
+    onDurable: async (ranges) => {
+      open += 1;
+      t.is(open, 1);
+      await sleep(20);
+      told.push(chunksIn(ranges, grid).length);
+      open -= 1;
+    },
+    failure: createFailure(),
+  });
+  for (const number of grid.used.slice(0, 40)) {
+    await flusher.reserve(chunk);
+    flusher.placed(number, chunk);
+    await sleep(0);
+  }
+  await flusher.finish();
+  t.true(flushes >= 2);
+  t.is(told.at(-1), 40);
+  t.deepEqual(
+    told,
+    told.toSorted((a, b) => a - b),
+  );
+});
+
 test('a chunk with more places than the limit holds is written alone, and what waits behind it goes on', async (t) => {
   const flusher = createFlusher({
     device: slowDevice(() => sleep(1)),

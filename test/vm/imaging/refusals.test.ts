@@ -94,7 +94,7 @@ test.serial(
   async (t) => {
     await bench.addHost('target', macs.target);
     const index = await readFile(join(bench.data, 'images/small/1/p1.caibx'));
-    const { ids } = decodeCaibx(index);
+    const { ids, chunkSize } = decodeCaibx(index);
     // in the middle of the files: not zero, and once
     const number = ids.findIndex((id, at) => at > 20 && ids.indexOf(id) === ids.lastIndexOf(id));
     const id = ids[number] ?? '';
@@ -114,8 +114,8 @@ test.serial(
     t.is(result.error?.details['partition'], 'p1');
 
     await using file = await open(target, 'r');
-    const place = Buffer.alloc(MIB, 0xee);
-    await file.read(place, 0, MIB, source.partition.start + number * MIB);
+    const place = Buffer.alloc(chunkSize, 0xee);
+    await file.read(place, 0, chunkSize, source.partition.start + number * chunkSize);
     t.true(
       place.every((byte) => byte === 0),
       'the blank disk is blank there',
