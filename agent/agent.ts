@@ -1,17 +1,14 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { release, uptime } from 'node:os';
-import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createLogUploader, type LogUploader } from './client/log-uploader.ts';
+import { openSession } from './client/session.ts';
 import { createTaskServer, type TaskServer } from './client/task-server.ts';
 import type { Config } from './config.ts';
-import { hasCode, isErrno, toImagingError } from './errors.ts';
+import { hasCode, toImagingError } from './errors.ts';
 import { createLog, type Log } from './log.ts';
 import { readIdentity } from './machine/identity.ts';
 import { power } from './machine/power.ts';
 import type { AssignedTask, Identity, TaskResult } from './protocol/index.ts';
 import { runTask, type TaskView } from './tasks/run-task.ts';
-import { agentVersion } from './version.ts';
 
 export interface AgentOptions {
   config: Config;
@@ -33,7 +30,6 @@ export interface AgentStatus {
 
 /** Seconds that a person has to read why before the machine restarts. */
 const READING_SECONDS = 20;
-const SESSION_PATH = '/run/fog/session.json';
 
 /**
  * The agent's life: check in, ask what to do, do it, report, and restart or power off as told.
@@ -62,13 +58,10 @@ export const runAgent = async (options: AgentOptions): Promise<void> => {
   say('checking in');
 
   try {
-    status.host = await checkIn({
-      config,
-      server,
-      identity,
-      log,
-      signal,
-      sessionPath: options.sessionPath ?? SESSION_PATH,
+    const { sessionPath } = options;
+    status.host = await openSession({
+      ...{ config, server, identity, log, signal },
+      ...(sessionPath === undefined ? {} : { sessionPath }),
     });
     await work({ config, server, identity, hostName: status.host, log, uploader, say, signal });
   } catch (thrown) {
@@ -83,47 +76,6 @@ export const runAgent = async (options: AgentOptions): Promise<void> => {
   } finally {
     server.close();
   }
-};
-
-interface CheckInOptions {
-  config: Config;
-  server: TaskServer;
-  identity: Identity;
-  log: Log;
-  signal: AbortSignal;
-  sessionPath: string;
-}
-
-/** The host's name. The boot token works once, so a restarted agent takes up the session it had. */
-const checkIn = async ({
-  config,
-  server,
-  identity,
-  log,
-  signal,
-  sessionPath,
-}: CheckInOptions): Promise<string> => {
-  const kept = await readFile(sessionPath, 'utf8').catch((error: unknown) => {
-    if (isErrno(error, 'ENOENT')) return null;
-    throw error;
-  });
-  if (kept !== null) {
-    const { session, host } = JSON.parse(kept) as { session: string; host: string };
-    server.resumeSession(session);
-    log.info(`going on as ${host}`);
-    return host;
-  }
-  const bootSeconds = uptime();
-  const answer = await server.checkIn(
-    { token: config.token, identity, agent: { version: agentVersion, kernel: release() }, bootSeconds },
-    signal,
-  );
-  await mkdir(dirname(sessionPath), { recursive: true, mode: 0o700 });
-  await writeFile(sessionPath, JSON.stringify({ session: answer.session, host: answer.host.name }), {
-    mode: 0o600,
-  });
-  log.info(`checked in as ${answer.host.name}, ${bootSeconds.toFixed(1)} s after the kernel started`);
-  return answer.host.name;
 };
 
 interface WorkOptions {

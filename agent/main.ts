@@ -3,6 +3,7 @@ import { hideBin } from 'yargs/helpers';
 import { showDisks } from './commands/disks.ts';
 import { showInventory } from './commands/inventory.ts';
 import { runCommand } from './commands/run.ts';
+import { verifyCommand } from './commands/verify.ts';
 import { toImagingError } from './errors.ts';
 import { agentVersion } from './version.ts';
 
@@ -42,6 +43,26 @@ const main = async (): Promise<void> => {
     )
     .command('disks', 'list the disks, and why some can never be a target', { json: jsonOption }, showDisks)
     .command('inventory', 'show what this machine is made of', { json: jsonOption }, showInventory)
+    .command(
+      'verify <image>',
+      'compare a disk with an image version, NAME or NAME@N, and list what differs; writes nothing',
+      (command) =>
+        command
+          .positional('image', { type: 'string', demandOption: true, describe: 'NAME or NAME@N' })
+          .option('disk', {
+            type: 'string',
+            describe: 'serial number, where the machine has several disks (fog disks)',
+          })
+          .option('server', { type: 'string', describe: 'URL of the task server' })
+          .option('json', jsonOption)
+          .epilogue('Ends with 0 when they are the same, 1 when they differ, 2 when it could not find out.'),
+      ({ image, disk, server, json }) =>
+        verifyCommand({
+          ...{ image, json },
+          ...(disk === undefined ? {} : { disk }),
+          ...(server === undefined ? {} : { server }),
+        }),
+    )
     .version(agentVersion)
     .strict()
     .demandCommand(0)

@@ -5,6 +5,7 @@ import {
   imageNameSchema,
   macSchema,
   progressSchema,
+  taskSecretsSchema,
   taskStateSchema,
   taskTypeSchema,
   timestampSchema,
@@ -114,6 +115,8 @@ export const newTaskSchema = z.strictObject({
   /** parameters of the type; a deploy's `version` defaults to the newest */
   params: z.record(z.string(), z.unknown()).default({}),
   after: afterSchema.default('reboot'),
+  /** keys of encrypted volumes, for a capture: kept in memory until the task has ended, shown by no answer */
+  secrets: taskSecretsSchema.optional(),
 });
 export type NewTaskBody = z.input<typeof newTaskSchema>;
 

@@ -1,11 +1,12 @@
+import { text } from 'node:stream/consumers';
 import yargs, { type Argv } from 'yargs';
 import { isImagingError } from '../agent/errors.ts';
-import { taskTypes } from '../agent/protocol/index.ts';
 import { type ApiOptions, commandContext } from './cli/command.ts';
 import * as host from './cli/host.ts';
 import * as image from './cli/image.ts';
 import { shrinkImage } from './cli/shrink.ts';
 import * as task from './cli/task.ts';
+import { diskOf, diskOptions, taskBody, taskOptions, taskSecrets } from './cli/task-options.ts';
 import { defaultSettings } from './settings.ts';
 
 export const DEFAULT_PORT = 8080;
@@ -34,6 +35,8 @@ const cli = (args: readonly string[], ends: (code: number) => void) =>
   yargs([...args])
     .scriptName('fog-server')
     .exitProcess(false)
+    // --keep 3 --keep 4: a list must not swallow what follows it
+    .parserConfiguration({ 'greedy-arrays': false })
     .strict()
     .demandCommand(1, 'Say what to do')
     .version(false)
@@ -172,7 +175,8 @@ const imageKey = (y: ReturnType<typeof api>) =>
 const taskCommands = (y: ReturnType<typeof api>, ends: (code: number) => void) =>
   y
     .command('add <type> <host>', 'queue a task', taskOptions, async (argv) => {
-      const id = await task.addTask(context(argv), taskBody(argv));
+      const secrets = await taskSecrets(argv, () => text(process.stdin));
+      const id = await task.addTask(context(argv), { ...taskBody(argv), ...secrets });
       if (argv.wait) ends(await wait(argv, id));
     })
     .command(
@@ -199,53 +203,5 @@ const taskKey = (y: ReturnType<typeof api>) => y.positional('id', { type: 'strin
 
 const wait = (argv: ApiOptions, id: string): Promise<number> =>
   task.waitForTask(context(argv), id, { onChange: (line) => console.error(line) });
-
-const diskOptions = {
-  'disk-serial': { type: 'string', describe: 'the disk that is meant: its serial number' },
-  'disk-wwn': { type: 'string', describe: 'the disk that is meant: its WWN' },
-  'disk-size': { type: 'number', describe: 'the disk that is meant: its exact size in bytes' },
-} as const;
-
-const taskOptions = (y: ReturnType<typeof api>) =>
-  y
-    .positional('type', { choices: taskTypes, demandOption: true })
-    .positional('host', { type: 'string', demandOption: true, describe: 'id, name or MAC' })
-    .option('image', { type: 'string', describe: 'NAME to capture; NAME or NAME@VERSION to deploy' })
-    .options(diskOptions)
-    .option('level', { type: 'number', describe: 'capture: zstd level' })
-    .option('verify', { choices: ['sample', 'full', 'none'] as const, describe: 'deploy: what to read back' })
-    .option('grow', { type: 'boolean', describe: 'deploy: fill a larger disk (--no-grow)' })
-    .option('dry-run', { type: 'boolean', describe: 'deploy: plan and show, write nothing' })
-    .option('after', { choices: ['reboot', 'poweroff', 'stay'] as const, default: 'reboot' as const })
-    .option('wait', { type: 'boolean', default: false, describe: 'wait for its end as `task wait` does' });
-
-const taskBody = (argv: Awaited<ReturnType<typeof taskOptions>['argv']>) => ({
-  host: argv.host,
-  type: argv.type,
-  after: argv.after,
-  params: {
-    ...(argv.image === undefined ? {} : imageOf(argv.type, argv.image)),
-    ...diskOf(argv),
-    ...defined({ level: argv.level, verify: argv.verify, grow: argv.grow, dryRun: argv.dryRun }),
-  },
-});
-
-const imageOf = (type: string, text: string) => {
-  if (type !== 'deploy') return { image: text };
-  const { name, version } = image.parseImage(text);
-  return { image: name, ...(version === undefined ? {} : { version }) };
-};
-
-const diskOf = (argv: {
-  diskSerial?: string | undefined;
-  diskWwn?: string | undefined;
-  diskSize?: number | undefined;
-}) => {
-  const disk = defined({ serial: argv.diskSerial, wwn: argv.diskWwn, size: argv.diskSize });
-  return Object.keys(disk).length > 0 ? { disk } : {};
-};
-
-const defined = (values: Record<string, unknown>): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 
 if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

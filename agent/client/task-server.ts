@@ -62,6 +62,8 @@ export interface TaskServer {
     manifest: Manifest,
     signal: AbortSignal,
   ): Promise<Output<typeof publishAnswerSchema>>;
+  /** Versions of an image that this machine may read, the one of its newest task first. */
+  ownVersions(image: string, signal: AbortSignal): Promise<number[]>;
   version(image: string, version: number, signal: AbortSignal): Promise<SignedManifest>;
   file(image: string, version: number, name: string, limit: number, signal: AbortSignal): Promise<Uint8Array>;
   /** One pack; an interrupted one is the caller's to ask again, for what did not arrive. */
@@ -169,6 +171,11 @@ export const createTaskServer = ({ onWait, ...options }: TaskServerOptions): Tas
           signal,
         }),
       ),
+    ownVersions: async (image, signal) => {
+      const path = `/agent/v1/images/${image}/versions`;
+      const schema = wire.ownVersionsAnswerSchema;
+      return (await patient(signal, () => http.json(schema, { method: 'GET', path, signal }))).versions;
+    },
     version: (image, version, signal) =>
       patient(signal, () =>
         http.json(wire.signedManifestSchema, { method: 'GET', path: versionPath(image, version), signal }),

@@ -1,18 +1,24 @@
 import { mkdtemp, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { hasCode, ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 
-export interface ReadOnlyMount extends AsyncDisposable {
+export interface Mount extends AsyncDisposable {
   readonly path: string;
 }
 
-const SAFE = 'ro,nodev,nosuid,noexec';
+export type ReadOnlyMount = Mount;
+
+const SAFE = 'nodev,nosuid,noexec';
+/** a slow disk may have much to write back */
+const UNMOUNT_MS = 10 * 60_000;
+const UNMOUNT_ATTEMPTS = 6;
 
 /**
  * Kernel filesystem and what keeps it from writing even to a read-only mount: ext4 and XFS replay
- * their journals otherwise, btrfs its log tree.
+ * their journals otherwise, btrfs its log tree, F2FS what was synchronised after its last checkpoint.
  */
 const kernelMounts: Readonly<Record<string, { type: string; options: string }>> = {
   ext2: { type: 'ext4', options: 'noload' },
@@ -20,7 +26,9 @@ const kernelMounts: Readonly<Record<string, { type: string; options: string }>> 
   ext4: { type: 'ext4', options: 'noload' },
   xfs: { type: 'xfs', options: 'norecovery,nouuid' },
   btrfs: { type: 'btrfs', options: 'rescue=nologreplay' },
+  f2fs: { type: 'f2fs', options: 'norecovery' },
   vfat: { type: 'vfat', options: 'utf8' },
+  exfat: { type: 'exfat', options: 'iocharset=utf8' },
   ntfs: { type: 'ntfs3', options: 'iocharset=utf8' },
 };
 
@@ -37,9 +45,31 @@ export const mountReadOnly = async (
 ): Promise<ReadOnlyMount> => {
   const known = kernelMounts[type];
   if (!known) throw new ImagingError('TOOL_FAILED', `Cannot mount ${device}: ${type || 'no'} filesystem`);
+  return await mountWith(async (path) => await mountAt(device, path, type, known, options));
+};
+
+/** What keeps a mount that is only there for its resizer from doing anything else. */
+const growingMounts = { xfs: 'nouuid', btrfs: 'skip_balance' } as const;
+
+/**
+ * Mount a deployed filesystem for writing, at a place that nobody else can enter: XFS and btrfs are
+ * resized by the kernel alone. Dispose unmounts.
+ *
+ * @throws ImagingError TOOL_FAILED
+ */
+export const mountForGrowing = async (
+  device: string,
+  type: keyof typeof growingMounts,
+  options: { signal?: AbortSignal } = {},
+): Promise<Mount> =>
+  await mountWith(async (path) => {
+    await run('mount', ['-t', type, '-o', `${SAFE},${growingMounts[type]}`, device, path], options);
+  });
+
+const mountWith = async (mount: (path: string) => Promise<void>): Promise<Mount> => {
   const path = await mkdtemp(join(tmpdir(), 'mount-'));
   try {
-    await mountAt(device, path, type, known, options);
+    await mount(path);
   } catch (error) {
     await rmdir(path);
     throw error;
@@ -47,10 +77,23 @@ export const mountReadOnly = async (
   return {
     path,
     [Symbol.asyncDispose]: async () => {
-      await run('umount', [path]);
+      await unmount(path);
       await rmdir(path);
     },
   };
+};
+
+/** "target is busy" passes: a process that is just being started holds our open files until its exec. */
+const unmount = async (path: string): Promise<void> => {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await run('umount', [path], { timeoutMs: UNMOUNT_MS });
+      return;
+    } catch (error) {
+      if (attempt === UNMOUNT_ATTEMPTS || !hasCode(error, 'TOOL_FAILED')) throw error;
+      await setTimeout(200 * attempt);
+    }
+  }
 };
 
 const mountAt = async (
@@ -61,10 +104,10 @@ const mountAt = async (
   options: { signal?: AbortSignal },
 ): Promise<void> => {
   try {
-    await run('mount', ['-t', known.type, '-o', `${SAFE},${known.options}`, device, path], options);
+    await run('mount', ['-t', known.type, '-o', `ro,${SAFE},${known.options}`, device, path], options);
   } catch (error) {
     // kernels before 5.15 have no ntfs3; ntfs-3g (FUSE) reads the same
     if (type !== 'ntfs' || !hasCode(error, 'TOOL_FAILED')) throw error;
-    await run('ntfs-3g', ['-o', SAFE, device, path], options);
+    await run('ntfs-3g', ['-o', `ro,${SAFE}`, device, path], options);
   }
 };

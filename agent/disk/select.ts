@@ -50,6 +50,29 @@ export const selectDisk = (
   return chosen;
 };
 
+/**
+ * One disk for each hint, in their order: an image of several disks.
+ *
+ * @throws ImagingError DISK_NOT_FOUND, DISK_AMBIGUOUS (also: two hints mean the same disk)
+ */
+export const selectDisks = (
+  disks: readonly Disk[],
+  hints: readonly (DiskHint | undefined)[],
+  purpose: 'capture' | 'deploy',
+): Disk[] => {
+  const chosen = hints.map((hint) => selectDisk(disks, hint, purpose));
+  for (const [number, disk] of chosen.entries()) {
+    const first = chosen.findIndex(({ path }) => path === disk.path);
+    if (first === number) continue;
+    throw new ImagingError(
+      'DISK_AMBIGUOUS',
+      `Cannot ${purpose}: d${first + 1} and d${number + 1} are the same disk (${inWords(disk)})`,
+      { details: { hints, disk: describe(disk) } },
+    );
+  }
+  return chosen;
+};
+
 /** WWN in one spelling: lsblk prints 0x5000…, sysfs naa.5000…, both of the same disk. */
 export const normalizeWwn = (wwn: string): string =>
   wwn

@@ -1,7 +1,8 @@
 import { ImagingError } from '../errors.ts';
+import type { Extent } from '../image/extent.ts';
 import { run } from '../process/run.ts';
 import { deviceSize } from './device-size.ts';
-import { totalLength } from './extents.ts';
+import { invertExtents, totalLength, uniteViews } from './extents.ts';
 import type { FilesystemDriver } from './filesystem.ts';
 import { partcloneMap } from './partclone-map.ts';
 
@@ -29,17 +30,26 @@ export const ext: FilesystemDriver = {
   },
 
   usage: async (device, size, signal) => {
+    const superblock = await readSuperblock(device, signal);
+    refuseUnknown(device, superblock);
+    const { blockSize, blocks, freeBlocks } = superblock;
     const map = await partcloneMap('extfs', device, size, signal);
-    const { blockSize, blocks, freeBlocks } = await readSuperblock(device, signal);
-    const used = totalLength(map.extents);
+    const free = await readFreeSpace(device, blockSize, signal);
+    const extents = uniteViews(
+      device,
+      map.extents,
+      {
+        name: 'dumpe2fs',
+        extents: invertExtents(free, blocks * blockSize),
+        tolerance: 16 * blockSize,
+      },
+      size,
+    );
     const counted = (blocks - freeBlocks) * blockSize;
-    if (used < counted - Math.max(16 * blockSize, counted / 1000)) {
-      throw new ImagingError(
-        'TOOL_FAILED',
-        `Cannot trust partclone's map of ${device}: it has ${used} bytes in use, dumpe2fs counts ${counted}`,
-      );
+    if (totalLength(extents) < counted - 16 * blockSize) {
+      throw distrusted(device, `${totalLength(extents)} bytes are in use, its superblock counts ${counted}`);
     }
-    return { extents: map.extents, minimumBytes: await readMinimum(device, blockSize, signal) };
+    return { extents, minimumBytes: await readMinimum(device, blockSize, signal) };
   },
 
   grow: async (device, signal) => {
@@ -57,6 +67,15 @@ export const ext: FilesystemDriver = {
       );
     }
   },
+};
+
+/** Clusters of several blocks, data shared by files, a device that only holds a journal. */
+const REFUSED_FEATURES = ['bigalloc', 'shared_blocks', 'journal_dev'];
+
+const refuseUnknown = (device: string, { features, externalJournal }: ExtSuperblock): void => {
+  const refused = REFUSED_FEATURES.find((feature) => features.includes(feature));
+  if (refused) throw distrusted(device, `partclone does not know its feature ${refused}`);
+  if (externalJournal) throw distrusted(device, 'its journal is on another device');
 };
 
 /** Exit code 0 is "no errors"; a damaged filesystem that -n may not touch ends with 4. */
@@ -78,6 +97,7 @@ export interface ExtSuperblock {
   blockSize: number;
   blocks: number;
   freeBlocks: number;
+  externalJournal: boolean;
 }
 
 const readSuperblock = async (device: string, signal: AbortSignal): Promise<ExtSuperblock> => {
@@ -98,7 +118,33 @@ export const parseDumpe2fs = (text: string): ExtSuperblock => {
     blockSize: Number(field('Block size')),
     blocks: Number(field('Block count')),
     freeBlocks: Number(field('Free blocks')),
+    externalJournal:
+      /^Filesystem features:.*\bhas_journal\b/m.test(text) && !/^Journal inode:\s+[1-9]/m.test(text),
   };
+};
+
+/** Free extents from the block bitmaps. Bytes. */
+const readFreeSpace = async (device: string, blockSize: number, signal: AbortSignal): Promise<Extent[]> => {
+  const free: Extent[] = [];
+  await run('dumpe2fs', [device], {
+    signal,
+    timeoutMs: CHECK_MS,
+    keepOutput: false,
+    onLine: (line, from) => {
+      if (from === 'stdout') free.push(...parseFreeBlocks(line, blockSize));
+    },
+  });
+  return free;
+};
+
+/** A group's line of dumpe2fs ("  Free blocks: 518-1024, 2048"), indented; the superblock's is a count. */
+export const parseFreeBlocks = (line: string, blockSize: number): Extent[] => {
+  const list = /^ {2}Free blocks: ([\d, -]+)$/.exec(line)?.[1];
+  if (list === undefined) return [];
+  return list.split(', ').map((range) => {
+    const [first = 0, last = first] = range.split('-').map(Number);
+    return { offset: first * blockSize, length: (last - first + 1) * blockSize };
+  });
 };
 
 /** `resize2fs -P` estimates without writing; where it cannot, nobody can. */
@@ -115,3 +161,6 @@ const readMinimum = async (
   const blocks = /minimum size of the filesystem: (\d+)/.exec(stdout)?.[1];
   return blocks === undefined ? null : Number(blocks) * blockSize;
 };
+
+const distrusted = (device: string, reason: string): ImagingError =>
+  new ImagingError('TOOL_FAILED', `Cannot trust a map of ${device}: ${reason}`);

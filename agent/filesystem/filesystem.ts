@@ -3,7 +3,11 @@ import type { Extent } from '../image/extent.ts';
 export interface FilesystemUsage {
   /** what the filesystem uses, sorted, disjoint, within the device */
   extents: Extent[];
-  /** smallest size that read-only tools report, bytes; null where none can tell */
+  /**
+   * The smallest partition that can still hold it, bytes. ext, NTFS, btrfs: after its resizer has shrunk it,
+   * as far as read-only tools tell. XFS, F2FS, FAT, exFAT cannot shrink: their own size, which may be less
+   * than the partition's. null where nobody can tell.
+   */
   minimumBytes: number | null;
 }
 
@@ -18,7 +22,8 @@ export interface FilesystemDriver {
   readonly growable: boolean;
   /**
    * The filesystem's own read-only check. Resolves when it is clean.
-   * @throws ImagingError FILESYSTEM_DIRTY (hibernated, not unmounted), FILESYSTEM_CHECK_FAILED
+   * @throws ImagingError FILESYSTEM_DIRTY: hibernated, or a journal to replay first (ask again then);
+   *   FILESYSTEM_CHECK_FAILED: damaged; TOOL_FAILED: it has what no tool here knows or can reach
    */
   check(device: string, signal: AbortSignal): Promise<void>;
   /**

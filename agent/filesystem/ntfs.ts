@@ -5,6 +5,7 @@ import { type RunResult, run } from '../process/run.ts';
 import { deviceSize } from './device-size.ts';
 import { uniteExtents } from './extents.ts';
 import type { FilesystemDriver } from './filesystem.ts';
+import { writeNtfsBackup } from './hidden-sectors.ts';
 import { partcloneMap } from './partclone-map.ts';
 
 const CHECK_MS = 4 * 60 * 60_000;
@@ -28,15 +29,14 @@ export const ntfs: FilesystemDriver = {
   },
 
   /**
-   * ntfsresize marks the volume so that Windows checks it at its next start. That mark stays: it is
-   * Windows' to clear.
+   * ntfsresize marks the volume for a check by Windows, whatever it found. Once its own accounting of
+   * every cluster is right at the new size, the mark is taken off (ntfsfix), or the first start of each
+   * deployed machine would be a chkdsk.
    */
   grow: async (device, signal) => {
     // -f twice: no question, and go on where an interrupted deploy had set the mark already
-    await run('ntfsresize', ['--force', '--force', '--no-progress-bar', device], {
-      signal,
-      timeoutMs: CHECK_MS,
-    });
+    const force = ['--force', '--force', '--bad-sectors', '--no-progress-bar'];
+    await run('ntfsresize', [...force, device], { signal, timeoutMs: CHECK_MS });
     const { volumeBytes } = await readInfo(device, true, signal);
     const size = await deviceSize(device, signal);
     // one sector is the backup boot sector's, the rest less than a cluster (2 MiB at most)
@@ -46,6 +46,10 @@ export const ntfs: FilesystemDriver = {
         `Cannot grow ${device}: the filesystem has ${volumeBytes} bytes of ${size}`,
       );
     }
+    await run('ntfsfix', ['--clear-dirty', device], { signal, timeoutMs: CHECK_MS });
+    await writeNtfsBackup(device, signal);
+    await probeState(device, signal);
+    await readInfo(device, false, signal);
   },
 };
 
@@ -74,7 +78,8 @@ const probeState = async (device: string, signal: AbortSignal): Promise<void> =>
  * does not write. `marked`: accept a volume that waits for Windows' check.
  */
 const readInfo = async (device: string, marked: boolean, signal: AbortSignal): Promise<NtfsInfo> => {
-  const args = ['--info', '--no-progress-bar', ...(marked ? ['--force'] : []), device];
+  // clusters marked bad are no inconsistency; whether they can be read shows when they are
+  const args = ['--info', '--bad-sectors', '--no-progress-bar', ...(marked ? ['--force'] : []), device];
   const result = await run('ntfsresize', args, { signal, timeoutMs: CHECK_MS, okExitCodes: [0, 1] });
   const said = result.stdout + result.stderr;
   if (/scheduled for check/.test(said)) throw dirty(device, UNCLEAN);

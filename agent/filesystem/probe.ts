@@ -67,5 +67,5 @@ const decodeEscapes = (text: string): string => {
   const parts = text.split(/\\x([0-9a-f]{2})/i);
   // split with one group: plain, hex, plain, hex …
   const bytes = parts.map((part, index) => Buffer.from(part, index % 2 === 1 ? 'hex' : 'utf8'));
-  return Buffer.concat(bytes).toString('utf8').replaceAll('\0', '').trim();
+  return Buffer.concat(bytes).toString('utf8').replaceAll('\0', '');
 };

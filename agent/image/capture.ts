@@ -1,3 +1,4 @@
+import { hasCode, ImagingError } from '../errors.ts';
 import { chunksPerPack } from '../protocol/agent-api.ts';
 import type { TransferStats } from '../protocol/task.ts';
 import type { Region } from './arena.ts';
@@ -9,6 +10,8 @@ import type { Extent } from './extent.ts';
 import { chunkUsage, type Grid } from './grid.ts';
 import { allSettled, createFailure, createLanes } from './lanes.ts';
 import { frameLimit } from './limit.ts';
+import { LOOK_SECONDS } from './local.ts';
+import { type Passes, readInPasses } from './passes.ts';
 import type { ChunkPool } from './pool.ts';
 import { startTransfer } from './transfer.ts';
 import { encodeMap, normaliseExtents } from './used-map.ts';
@@ -28,6 +31,10 @@ export interface CaptureOptions {
   pool: ChunkPool;
   /** the disk turns: one ordered reader */
   rotational?: boolean;
+  /** read around what cannot be read: zeros stand for it, and `damaged` of the result says where */
+  rescue?: boolean;
+  /** reading around bad sectors begins: so many chunks have some */
+  onRescue?: (chunks: number) => void;
   /** plain bytes of used chunks that are done with, since the last call */
   onProgress?: (bytes: number) => void;
   signal?: AbortSignal;
@@ -40,6 +47,8 @@ export interface Captured {
   map: Uint8Array;
   /** every chunk that the index names, each once */
   ids: string[];
+  /** used bytes that could not be read, from the partition's first byte; sorted, at most 10,000 ranges */
+  damaged: Extent[];
   stats: TransferStats;
 }
 
@@ -56,6 +65,8 @@ interface Held {
 
 /** requests of each kind under way */
 const IN_FLIGHT = 2;
+/** as the manifest's schema; near ranges become one where there are more */
+const DAMAGED_RANGES = 10_000;
 
 /**
  * Cut a partition into chunks and send those that `sink` lacks. Each used chunk is read once, and the memory
@@ -86,6 +97,7 @@ export const captureRange = async (options: CaptureOptions): Promise<Captured> =
   const sending = createLanes(IN_FLIGHT, failure);
   const seen = new Set<string>();
   const live = new Set<Region>();
+  const damaged: Extent[] = [];
   let unasked: Held[] = [];
   const unsent: Held[] = [];
 
@@ -160,19 +172,75 @@ export const captureRange = async (options: CaptureOptions): Promise<Captured> =
     if (unasked.length >= packSize) await ask();
   };
 
-  const readOne = async (source: Device, ids: string[], number: number): Promise<void> => {
+  const placeOf = (source: Device, number: number) => ({
+    fd: source.fd,
+    position: start + number * chunkSize,
+    length: grid.length(number),
+    align: source.align,
+  });
+
+  const readOne = async (source: Device, ids: string[], number: number, passes?: Passes): Promise<void> => {
     const length = grid.length(number);
     const region = await allocate(length);
     await reading.enter(async () => {
-      const place = { fd: source.fd, position: start + number * chunkSize, length, align: source.align };
-      const { id, bytesRead } = await pool.run('hash', {
-        ...place,
-        used: grid.usedOf(number),
-        at: region.at,
-      });
-      ids[number] = id;
-      counts.bytesRead += bytesRead;
-      await hold({ id, region, length, frameLength: 0, free: false });
+      const job = { ...placeOf(source, number), used: grid.usedOf(number), at: region.at };
+      try {
+        const lookSeconds = passes ? 0 : LOOK_SECONDS;
+        const { id, bytesRead } = await pool.run('hash', { ...job, lookSeconds });
+        passes?.succeeded(number);
+        ids[number] = id;
+        counts.bytesRead += bytesRead;
+      } catch (error) {
+        if (!passes || !hasCode(error, 'DISK_READ_FAILED')) throw error;
+        region.release();
+        live.delete(region);
+        passes.failed(number);
+        return;
+      }
+      await hold({ id: ids[number] ?? '', region, length, frameLength: 0, free: false });
+    });
+  };
+
+  const rescueOne = async (source: Device, ids: string[], number: number, seconds: number): Promise<void> => {
+    const length = grid.length(number);
+    const region = await allocate(length);
+    const job = { ...placeOf(source, number), used: grid.usedOf(number), at: region.at };
+    const { id, bytesRead, damaged: lost } = await pool.run('rescue', { ...job, seconds });
+    signal.throwIfAborted();
+    ids[number] = id;
+    counts.bytesRead += bytesRead;
+    for (const extent of lost) damaged.push({ ...extent, offset: number * chunkSize + extent.offset });
+    await hold({ id, region, length, frameLength: 0, free: false });
+  };
+
+  const readAll = async (source: Device, ids: string[]): Promise<void> => {
+    if (!options.rescue) {
+      for (const number of grid.used) await readOne(source, ids, number);
+      return;
+    }
+    const passes = readInPasses({
+      start: (number) => readOne(source, ids, number, passes),
+      drain: reading.drain,
+      rescue: (number, seconds) => rescueOne(source, ids, number, seconds),
+      onRescue: (chunks) => options.onRescue?.(chunks),
+    });
+    await passes.run(grid.used);
+    if (damaged.length > 0) await requireAnswer(source, ids);
+  };
+
+  /** A disk that is gone fails every read: that is no damage, and no image may come of it. */
+  const requireAnswer = async (source: Device, ids: string[]): Promise<void> => {
+    const hurt = new Set(damaged.map(({ offset }) => Math.floor(offset / chunkSize)));
+    const sound = grid.used.find((number) => !hurt.has(number));
+    if (sound === undefined) {
+      if (sum(damaged) < sum(extents)) return;
+      throw new ImagingError('DISK_READ_FAILED', `Cannot read ${path}: no part of the partition answers`);
+    }
+    const job = { ...placeOf(source, sound), used: grid.usedOf(sound), at: null, lookSeconds: 0 };
+    const { id } = await pool.run('hash', job);
+    if (id === ids[sound]) return;
+    throw new ImagingError('DISK_READ_FAILED', `Cannot trust ${path}: it returns other bytes than before`, {
+      details: { offset: start + sound * chunkSize },
     });
   };
 
@@ -185,14 +253,20 @@ export const captureRange = async (options: CaptureOptions): Promise<Captured> =
       for (const number of zero.numbers) ids[number] = zero.id;
       await hold({ id: zero.id, region, length: zero.length, frameLength: 0, free: true });
     }
-    for (const number of grid.used) await readOne(device, ids, number);
+    await readAll(device, ids);
     await reading.drain();
     if (unasked.length > 0) await ask();
     await asking.drain();
     while (unsent.length > 0) await send();
     await sending.drain();
     const index = encodeCaibx({ chunkSize, size, ids });
-    return { index, map: encodeMap(extents, size), ids: [...seen], stats: transfer.finish() };
+    return {
+      index,
+      map: encodeMap(extents, size),
+      ids: [...seen],
+      damaged: normaliseExtents(damaged, size, DAMAGED_RANGES),
+      stats: transfer.finish(),
+    };
   } catch (error) {
     failure.fail(error);
     throw signal.reason;
@@ -202,6 +276,8 @@ export const captureRange = async (options: CaptureOptions): Promise<Captured> =
     await device.close();
   }
 };
+
+const sum = (extents: readonly Extent[]): number => extents.reduce((all, { length }) => all + length, 0);
 
 const slotSize = (grid: Grid): number => frameLimit(grid.length(0)) + 4096;
 

@@ -199,7 +199,8 @@ const fetchRest = async (
     const numbers = wanted.get(id);
     if (!numbers) return;
     wanted.delete(id);
-    await flusher.reserve(numbers.reduce((sum, number) => sum + grid.length(number), 0));
+    const bytes = numbers.reduce((sum, number) => sum + grid.length(number), 0);
+    await pool.waiting('write', () => flusher.reserve(bytes));
     await writing.enter(() => work(numbers));
   };
 

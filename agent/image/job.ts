@@ -18,8 +18,18 @@ export interface ChunkPlace {
 export interface Jobs {
   /** Read a chunk, zero what `used` (from the chunk's first byte) does not cover, hash it. `at` null: do not keep it. */
   hash: {
-    job: ChunkPlace & { used: Extent[]; at: number | null };
+    job: ChunkPlace & {
+      used: Extent[];
+      at: number | null;
+      /** where a read fails, find out so long what exactly cannot be read */
+      lookSeconds: number;
+    };
     result: { id: string; bytesRead: number };
+  };
+  /** The same for a chunk with bad sectors: zeros stand for what cannot be read in that time; `damaged` says where. */
+  rescue: {
+    job: ChunkPlace & { used: Extent[]; at: number; seconds: number };
+    result: { id: string; bytesRead: number; damaged: Extent[] };
   };
   /** Replace the plain bytes at `at` by their frame. The region must hold frameLimit(length) bytes. */
   compress: { job: { at: number; length: number; level: number }; result: { length: number } };

@@ -5,6 +5,9 @@ import type { Failure } from './lanes.ts';
 import { createLanes } from './lanes.ts';
 import type { ChunkPool } from './pool.ts';
 
+/** so long a failed read is looked into, for the person who has the disk; one bad sector may take 10 s */
+export const LOOK_SECONDS = 20;
+
 /** What lies on a device where an image lies or should lie. */
 export interface LocalRange {
   device: Device;
@@ -44,7 +47,9 @@ export const hashLocal = async (
           align: device.align,
         };
         try {
-          const { id, bytesRead } = await pool.run('hash', { ...place, used: grid.usedOf(number), at: null });
+          const used = grid.usedOf(number);
+          const lookSeconds = range.tolerant ? 0 : LOOK_SECONDS;
+          const { id, bytesRead } = await pool.run('hash', { ...place, used, at: null, lookSeconds });
           bytes += bytesRead;
           onChunk(number, id);
         } catch (error) {

@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { ImagingError, isErrno } from '../errors.ts';
 import { sharedMemory } from './arena.ts';
-import { readChunk, writeChunk } from './chunk-io.ts';
+import { readChunk, rescueChunk, writeChunk } from './chunk-io.ts';
 import { chunkId, compressFrame, openFrame } from './codec.ts';
 import type { FrameAt, JobKind, Jobs, StageSeconds } from './job.ts';
 import { frameLimit } from './limit.ts';
@@ -21,7 +21,7 @@ export interface Performer {
  * this thread's own scratch memory, page-aligned as well, so that they can go to an O_DIRECT descriptor.
  */
 export const createPerformer = (shared: ArrayBufferLike): Performer => {
-  let seconds = noSeconds();
+  let spent = noSeconds();
   let plain: Uint8Array = new Uint8Array(0);
   let frameScratch = new Uint8Array(0);
 
@@ -30,7 +30,7 @@ export const createPerformer = (shared: ArrayBufferLike): Performer => {
     try {
       return work();
     } finally {
-      seconds[stage] += (performance.now() - started) / 1000;
+      spent[stage] += (performance.now() - started) / 1000;
     }
   };
   const view = (at: number, length: number): Uint8Array => new Uint8Array(shared, at, length);
@@ -49,10 +49,16 @@ export const createPerformer = (shared: ArrayBufferLike): Performer => {
   };
 
   const performers: Performers = {
-    hash: ({ at, used, ...place }) => {
+    hash: ({ at, used, lookSeconds, ...place }) => {
       const target = at === null ? plainScratch(place.length) : view(at, place.length);
-      const bytesRead = timed('read', () => readChunk(place, target, used));
+      const bytesRead = timed('read', () => readChunk(place, target, used, lookSeconds));
       return { id: timed('hash', () => chunkId(target)), bytesRead };
+    },
+
+    rescue: ({ at, used, seconds, ...place }) => {
+      const target = view(at, place.length);
+      const rescued = timed('read', () => rescueChunk(place, target, used, seconds));
+      return { ...rescued, id: timed('hash', () => chunkId(target)) };
     },
 
     compress: ({ at, length, level }) => {
@@ -95,8 +101,8 @@ export const createPerformer = (shared: ArrayBufferLike): Performer => {
   };
 
   const takeSeconds = (): StageSeconds => {
-    const taken = seconds;
-    seconds = noSeconds();
+    const taken = spent;
+    spent = noSeconds();
     return taken;
   };
 

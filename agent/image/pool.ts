@@ -16,7 +16,12 @@ export interface PoolOptions {
 export interface PoolUsage extends StageSeconds {
   /** seconds that workers had nothing to do, all workers together */
   idle: number;
+  /** of these, while somebody waited for the other side, or for the disk to take what was written */
+  starved: Record<WaitCause, number>;
 }
+
+/** What workers without work wait for; where both are waited for, the disk is what holds things up. */
+export type WaitCause = 'write' | 'network';
 
 /**
  * Worker threads that do all work on chunk bytes: device reads and writes, hash, zstd. The main thread only
@@ -32,6 +37,8 @@ export interface ChunkPool {
    * @throws ImagingError of the job
    */
   run<K extends JobKind>(kind: K, job: Jobs[K]['job']): Promise<Jobs[K]['result']>;
+  /** Wrap what waits for something else than workers, so that usage() can tell why they were idle. */
+  waiting<T>(cause: WaitCause, work: () => Promise<T>): Promise<T>;
   /** Where in the shared memory these bytes lie, or null if they are elsewhere. */
   locate(bytes: Uint8Array): number | null;
   /** Copy bytes into a region of at least `size` bytes. */
@@ -75,6 +82,9 @@ export const createPool = (options: PoolOptions = {}): ChunkPool => {
   const arena = createArena(memory);
   const queues = { work: [] as Task[], sync: [] as Task[] };
   const total = { ...noSeconds(), idle: 0 };
+  const waits: Record<WaitCause, number> = { write: 0, network: 0 };
+  const starved: Record<WaitCause, number> = { write: 0, network: 0 };
+  let idleCounted = 0;
   let lastNumber = 0;
   let broken: ImagingError | undefined;
 
@@ -149,13 +159,35 @@ export const createPool = (options: PoolOptions = {}): ChunkPool => {
       feed(lane);
     });
 
-  const usage = (): PoolUsage => {
+  const idleSeconds = (): number => {
     const now = performance.now();
     const idle = threads
       .filter(({ lane }) => lane === 'work')
       .map(({ idleSince }) => (idleSince === null ? 0 : (now - idleSince) / 1000));
-    return { ...total, idle: total.idle + idle.reduce((sum, seconds) => sum + seconds, 0) };
+    return total.idle + idle.reduce((sum, seconds) => sum + seconds, 0);
   };
+
+  /** the idle seconds since the last call, to what was waited for in them */
+  const account = (): number => {
+    const idle = idleSeconds();
+    const cause = waits.write > 0 ? 'write' : waits.network > 0 ? 'network' : null;
+    if (cause) starved[cause] += idle - idleCounted;
+    idleCounted = idle;
+    return idle;
+  };
+
+  const waiting: ChunkPool['waiting'] = async (cause, work) => {
+    account();
+    waits[cause] += 1;
+    try {
+      return await work();
+    } finally {
+      account();
+      waits[cause] -= 1;
+    }
+  };
+
+  const usage = (): PoolUsage => ({ ...total, idle: account(), starved: { ...starved } });
 
   const close = async (): Promise<void> => {
     fail('the pool is closed');
@@ -172,7 +204,7 @@ export const createPool = (options: PoolOptions = {}): ChunkPool => {
   };
 
   const threads = Array.from({ length: workers }, () => start('work'));
-  return { workers, arena, run, locate, hold, usage, close };
+  return { workers, arena, run, waiting, locate, hold, usage, close };
 };
 
 const revive = (error: Extract<JobAnswer, { ok: false }>['error']): Error => {

@@ -82,7 +82,8 @@ export const run = async (
         stderr: tail(stderr),
         stdout: tail(stdout),
       },
-      cause: result,
+      // execa's result carries the input, which may be a key
+      ...(options.input === undefined ? { cause: result } : {}),
     });
   }
   return { stdout, stderr, exitCode: result.exitCode };

@@ -99,6 +99,9 @@ export const packRequestSchema = z.object({
   ids: z.array(sha256Schema).min(1).max(idsPerRequest),
 });
 
+/** Versions of an image that this machine's tasks deploy or made, those of its newest task first. */
+export const ownVersionsAnswerSchema = z.object({ versions: z.array(versionNumberSchema) });
+
 /**
  * A deploy whose image is too large for its disk asks for a version that fits. Asked again with `job` until
  * it is `ready`; a refusal (too small even so, no room to make it) is an error.

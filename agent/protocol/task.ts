@@ -17,7 +17,7 @@ const partitionNumberSchema = z.number().int().min(1).max(128);
 export const captureParamsSchema = z.strictObject({
   image: imageNameSchema,
   disk: diskHintSchema.optional(),
-  /** several disks in one image: d1, d2 … in this order; instead of `disk` */
+  /** several disks in one image: d1, d2 … in this order; goes before `disk` */
   disks: z.array(diskHintSchema).min(1).max(16).optional(),
   /** zstd level of new chunks */
   level: z.number().int().min(1).max(19).default(3),
@@ -25,6 +25,8 @@ export const captureParamsSchema = z.strictObject({
   rescue: z.boolean().default(false),
   /** keep an encrypted volume without a key as it lies on the disk, every block of it */
   raw: z.boolean().default(false),
+  /** keys came with the task: set by the server, which keeps them in memory only */
+  unlock: z.literal(true).optional(),
 });
 
 export const deployParamsSchema = z.strictObject({
@@ -32,7 +34,7 @@ export const deployParamsSchema = z.strictObject({
   /** fixed when the task is created, so that every attempt writes the same version */
   version: versionNumberSchema,
   disk: diskHintSchema.optional(),
-  /** for an image of several disks, which is d1, d2 …; instead of `disk` */
+  /** for an image of several disks, which is d1, d2 …; goes before `disk` */
   disks: z.array(diskHintSchema).min(1).max(16).optional(),
   /** read back from the device after writing: a sample of the chunks, all, or nothing */
   verify: z.enum(['sample', 'full', 'none']).default('sample'),
@@ -97,6 +99,15 @@ export const durableSchema = z.object({
 });
 export type Durable = z.infer<typeof durableSchema>;
 
+/**
+ * What must be in no database, log, result or answer but the assigned task's own: passphrases that open
+ * encrypted volumes, each tried on each of them.
+ */
+export const taskSecretsSchema = z.strictObject({
+  unlock: z.array(z.string().min(1).max(512)).min(1).max(8),
+});
+export type TaskSecrets = z.infer<typeof taskSecretsSchema>;
+
 const assigned = <T extends TaskType>(type: T) =>
   z.object({
     id: z.uuid(),
@@ -106,6 +117,7 @@ const assigned = <T extends TaskType>(type: T) =>
     attempt: z.number().int().min(1),
     after: afterSchema,
     durable: durableSchema.nullable(),
+    secrets: taskSecretsSchema.optional(),
   });
 
 /** A task as the agent receives it. */
@@ -140,6 +152,9 @@ export const progressSchema = z.object({
   etaSeconds: z.number().nonnegative().nullable(),
   /** seconds since `done` last moved */
   stalledSeconds: z.number().nonnegative(),
+  /** of the last few seconds, while data is transferred; `bottleneck` is the busiest stage */
+  busy: busySchema.optional(),
+  bottleneck: z.string().max(32).optional(),
   /** set while a step runs that cannot be stopped, for the answer to a cancel */
   uninterruptible: z.string().max(200).optional(),
   durable: durableSchema.optional(),

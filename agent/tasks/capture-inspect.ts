@@ -1,52 +1,75 @@
-import { readFile, realpath } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Disk } from '../disk/disk.ts';
-import { mountReadOnly } from '../disk/mount.ts';
 import { roleOf } from '../disk/roles.ts';
 import type { DiskTable, TablePartition } from '../disk/table.ts';
-import { hasCode, ImagingError, isErrno, toImagingError } from '../errors.ts';
-import { driverFor } from '../filesystem/index.ts';
-import { probe } from '../filesystem/probe.ts';
+import { ImagingError } from '../errors.ts';
 import type { Extent } from '../image/extent.ts';
 import type { ImagePartition, Manifest } from '../protocol/index.ts';
+import { lookAtVolumes, type Seen } from '../volumes/look.ts';
 import type { TaskContext } from './context.ts';
+
+/** of the manifest; a disk with more volumes than that is still captured, with all of their data */
+const CONTAINS_LIMIT = 256;
 
 /** A partition as it will stand in the manifest, and the bytes to read. */
 export interface Content {
   partition: Omit<ImagePartition, 'index' | 'map'>;
   extents: Extent[];
   os: Manifest['os'];
+  /** where to read it: the disk, or a snapshot on which a journal was replayed */
+  source: { device: string; start: number };
 }
 
-/** Look at every partition, read-only: what it is, what of it is used, how it will be kept and why. */
-export const inspectContent = async (
-  disk: Disk,
-  table: DiskTable,
+export interface InspectContentOptions {
+  /** passphrases of encrypted volumes */
+  keys: readonly string[];
+  /** keep what is encrypted and cannot be opened, every block of it */
+  raw: boolean;
+  /** dispose after the last read: snapshots live in it */
+  held: AsyncDisposableStack;
+}
+
+/**
+ * Look at every partition of these disks, read-only: what it is, what of it is used, how it will be kept and
+ * why. Contents by disk. The partitions of further disks are called `d2p1` ….
+ */
+export const inspectContents = async (
+  sources: readonly { disk: Disk; table: DiskTable }[],
   context: TaskContext,
-): Promise<Content[]> => {
-  const contents: Content[] = [];
-  for (const part of table.partitions) {
-    context.signal.throwIfAborted();
-    const content = await inspectPartition(part, context);
-    const { partition } = content;
-    context.log.info(
-      { partition },
-      `${partition.name}: ${partition.filesystem?.type ?? 'unknown'}, ${partition.role}, kept ${partition.method}${partition.reason ? ` (${partition.reason})` : ''}`,
-    );
-    contents.push(content);
+  { keys, raw, held }: InspectContentOptions,
+): Promise<Content[][]> => {
+  const parts = sources.flatMap(({ disk, table }, at) => {
+    if (table.partitions.length === 0) {
+      throw new ImagingError(
+        'LAYOUT_UNSUPPORTED',
+        `Cannot capture ${disk.path}: its table has no partitions`,
+      );
+    }
+    const prefix = at === 0 ? '' : `d${at + 1}`;
+    return table.partitions.map((part) => ({ disk, part, name: `${prefix}p${part.number}` }));
+  });
+  const volumes = parts.map(({ part: { path: device, size }, name }) => ({
+    ...{ device, size, name },
+    partition: true,
+  }));
+  const looks = await lookAtVolumes(volumes, { signal: context.signal, keys, raw, held });
+  const contents = new Map<Disk, Content[]>();
+  for (const [at, { disk, part, name }] of parts.entries()) {
+    const look = looks[at];
+    if (look) contents.set(disk, [...(contents.get(disk) ?? []), contentOf(disk, part, name, look, context)]);
   }
-  if (contents.length === 0) {
-    throw new ImagingError('LAYOUT_UNSUPPORTED', `Cannot capture ${disk.path}: its table has no partitions`);
-  }
-  return contents;
+  return sources.map(({ disk }) => contents.get(disk) ?? []);
 };
 
-const inspectPartition = async (part: TablePartition, context: TaskContext): Promise<Content> => {
-  const { signal } = context;
-  const found = await probe(part.path, { signal });
-  const os = found.type.startsWith('ext') ? await readOsRelease(part.path, found.type, signal) : null;
-  const base = {
-    name: `p${part.number}`,
+const contentOf = (
+  disk: Disk,
+  part: TablePartition,
+  name: string,
+  look: Seen,
+  context: TaskContext,
+): Content => {
+  const { method, reason, filesystem, contains, extents, os } = look;
+  const partition = {
+    name,
     number: part.number,
     start: part.start,
     size: part.size,
@@ -54,81 +77,21 @@ const inspectPartition = async (part: TablePartition, context: TaskContext): Pro
     uuid: part.uuid,
     label: part.label,
     attributes: part.attributes,
-    bootRecord: null,
-    contains: [],
+    bootRecord: part.bootRecord,
+    contains: contains.slice(0, CONTAINS_LIMIT),
     damaged: [],
-    role: roleOf({ type: part.type, filesystem: found.type, hasOs: os !== null }),
+    role: roleOf({ type: part.type, filesystem: filesystem?.type ?? '', hasOs: os !== null }),
+    filesystem,
+    method,
+    reason,
   };
-  const facts = {
-    type: found.type,
-    uuid: found.uuid,
-    label: found.label,
-    minimumBytes: null,
-    usedBytes: null,
-  };
-  const raw = (reason: string): Content => {
-    if (reason) context.warn(`${base.name} is kept whole: ${reason}`);
-    const filesystem = found.type === '' ? null : facts;
-    return {
-      partition: { ...base, filesystem, method: 'raw', reason },
-      extents: [{ offset: 0, length: part.size }],
-      os,
-    };
-  };
-
-  if (found.ambiguous) return raw('it carries the signatures of several filesystems');
-  if (found.type === '') return raw('');
-  const driver = driverFor(found.type);
-  if (!driver) return raw(`no driver for ${found.type}`);
-  if (driver.recreate) {
-    return {
-      partition: { ...base, filesystem: facts, method: 'recreate', reason: '' },
-      extents: [],
-      os: null,
-    };
-  }
-  try {
-    await driver.check(part.path, signal);
-    const { extents, minimumBytes } = await driver.usage(part.path, part.size, signal);
-    const usedBytes = extents.reduce((sum, { length }) => sum + length, 0);
-    return {
-      partition: { ...base, filesystem: { ...facts, minimumBytes, usedBytes }, method: 'used', reason: '' },
-      extents,
-      os,
-    };
-  } catch (thrown) {
-    const error = toImagingError(thrown);
-    if (hasCode(error, 'TASK_CANCELLED')) throw error;
-    // Windows must end its own hibernation; a raw copy of it would be a trap for whoever deploys it
-    if (hasCode(error, 'FILESYSTEM_DIRTY') && found.type === 'ntfs') throw error;
-    return raw(error.message);
-  }
-};
-
-/** Which Linux this is, from /etc/os-release of a filesystem mounted read-only; null where there is none. */
-const readOsRelease = async (device: string, type: string, signal: AbortSignal): Promise<Manifest['os']> => {
-  let text: string;
-  try {
-    await using mount = await mountReadOnly(device, type, { signal });
-    text = await readFirst(mount.path, ['usr/lib/os-release', 'etc/os-release']);
-  } catch (error) {
-    if (hasCode(error, 'TOOL_FAILED')) return null;
-    throw error;
-  }
-  const field = (name: string): string =>
-    new RegExp(`^${name}="?([^"\n]{0,200})"?$`, 'm').exec(text)?.[1] ?? '';
-  return field('NAME') ? { name: field('NAME'), version: field('VERSION_ID') } : null;
-};
-
-/** A captured disk's links lead where they like: what leaves the mount is not read. */
-const readFirst = async (root: string, names: string[]): Promise<string> => {
-  for (const name of names) {
-    try {
-      const path = await realpath(join(root, name));
-      if (path.startsWith(`${root}/`)) return (await readFile(path, 'utf8')).slice(0, 65536);
-    } catch (error) {
-      if (!['ENOENT', 'ENOTDIR', 'ELOOP', 'EISDIR'].some((errno) => isErrno(error, errno))) throw error;
-    }
-  }
-  return '';
+  for (const warning of look.warnings) context.warn(warning);
+  context.log.info(
+    { partition },
+    `${partition.name}: ${filesystem?.type ?? 'unknown'}, ${partition.role}, kept ${method}${reason ? ` (${reason})` : ''}`,
+  );
+  // a snapshot has the partition's size and begins where it begins
+  const replayed = look.source !== part.path;
+  const source = replayed ? { device: look.source, start: 0 } : { device: disk.path, start: part.start };
+  return { partition, extents, os, source };
 };

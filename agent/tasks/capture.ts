@@ -1,60 +1,55 @@
-import { open } from 'node:fs/promises';
 import { serverSink, type Traffic } from '../client/server-chunks.ts';
-import { type Disk, listDisks } from '../disk/disk.ts';
-import { selectDisk } from '../disk/select.ts';
-import { type DiskTable, readTable } from '../disk/table.ts';
+import { listDisks } from '../disk/disk.ts';
+import { selectDisks } from '../disk/select.ts';
 import { ImagingError } from '../errors.ts';
-import { decodeCaibx } from '../image/caibx.ts';
-import { captureRange } from '../image/capture.ts';
+import { createBusyMeter } from '../image/busy.ts';
+import { type Captured, captureRange } from '../image/capture.ts';
 import { chunkUsage } from '../image/grid.ts';
 import { manifestText, verifyManifest } from '../image/manifest.ts';
 import { createPool } from '../image/pool.ts';
-import type { ImagePartition, Manifest } from '../protocol/index.ts';
-import { type Content, inspectContent } from './capture-inspect.ts';
-import type { Handler, TaskContext } from './context.ts';
-import { bytesWrittenTo, identityOf, imageFile } from './disk-facts.ts';
+import type { ImageDisk, ImagePartition, Manifest } from '../protocol/index.ts';
+import { imageDiskOf, inspectDisks, proveUntouched, type SourceDisk } from './capture-disk.ts';
+import type { Content } from './capture-inspect.ts';
+import type { Handler, TaskContext, TaskOf } from './context.ts';
+import { damageSummary, explainReadError, noteDamage } from './damage.ts';
+import { identityOf, imageFile } from './disk-facts.ts';
 import { createTally } from './tally.ts';
 import { toolVersions } from './tool-versions.ts';
 
 /** Grid of new images, bytes. The manifest carries it; format 1 allows 64 KiB to 16 MiB. */
 const CHUNK_SIZE = 1024 * 1024;
-const BOOT_AREA_LIMIT = 1024 * 1024;
 
 /**
- * Make a new version of an image from this machine's disk. The disk stays read-only from beginning to
- * end; the version exists only once the server has published its manifest.
+ * Make a new version of an image from this machine's disk, or from several. They stay read-only from
+ * beginning to end; the version exists only once the server has published its manifest.
  */
 export const capture: Handler<'capture'> = async (task, context) => {
   const { signal, server } = context;
-  const { image, level } = task.params;
+  const { image, level, raw, rescue } = task.params;
+  const keys = unlockKeys(task);
 
   context.step('inspect');
-  const disk = selectDisk(await listDisks({ signal }), task.params.disk, 'capture');
-  context.showDisk(identityOf(disk));
-  const writtenBefore = await bytesWrittenTo(disk);
-  const table = await readTable(disk.path, { signal });
-  if (table.kind === 'none') {
-    throw new ImagingError('LAYOUT_UNSUPPORTED', `Cannot capture ${disk.path}: it has no partition table`);
-  }
-  const contents = await inspectContent(disk, table, context);
+  const hints = task.params.disks ?? [task.params.disk];
+  const chosen = selectDisks(await listDisks({ signal }), hints, 'capture');
+  if (chosen[0]) context.showDisk(identityOf(chosen[0]));
+  await using held = new AsyncDisposableStack();
+  const sources = await inspectDisks(chosen, context, { keys, raw, held });
 
-  const used = contents.flatMap(({ extents }) => extents).reduce((sum, { length }) => sum + length, 0);
   const upload = await server.openUpload(
-    { taskId: task.id, attempt: task.attempt, image, estimateBytes: used },
+    { taskId: task.id, attempt: task.attempt, image, estimateBytes: usedBytes(sources) },
     signal,
   );
-  const { files, partitions, stats } = await transfer({
-    disk,
-    contents,
+  const { files, disks, stats } = await transfer({
+    sources,
     level,
+    rescue,
     uploadId: upload.uploadId,
     context,
   });
 
   context.step('publish', { message: `version ${upload.version}` });
-  const bootArea = await readBootArea(disk, table);
-  if (bootArea) files.set('d1.boot', bootArea);
   for (const [name, bytes] of files) await server.putFile(upload.uploadId, name, bytes, signal);
+  const contents = sources.flatMap((source) => source.contents);
   const manifest: Manifest = {
     format: 1,
     image,
@@ -63,100 +58,117 @@ export const capture: Handler<'capture'> = async (task, context) => {
     createdAt: new Date().toISOString(),
     firmware: context.identity.firmware,
     chunkSize: CHUNK_SIZE,
-    disks: [
-      {
-        name: 'd1',
-        size: disk.size,
-        logicalSectorSize: disk.logicalSectorSize === 4096 ? 4096 : 512,
-        model: disk.model ?? '',
-        serial: disk.serial ?? '',
-        table: table.kind,
-        tableId: table.id,
-        bootArea: bootArea ? imageFile('d1.boot', bootArea) : null,
-        extended: null,
-        partitions,
-      },
-    ],
+    disks,
     os: contents.find(({ os }) => os !== null)?.os ?? null,
     tools: await toolVersions(signal),
   };
   const published = await server.publish(upload.uploadId, manifest, signal);
   await proveVersion(published, manifest, context);
-  await proveUntouched(disk, writtenBefore, context);
+  for (const source of sources) await proveUntouched(source, context);
+  const from = chosen.map(({ path, serial }) => `${path} (serial ${serial ?? 'none'})`).join(' and ');
   return {
-    summary: `${image} version ${published.version}: ${partitions.length} partitions of ${disk.path} (serial ${disk.serial ?? 'none'})`,
+    summary: `${image} version ${published.version}: ${contents.length} partitions of ${from}${damageSummary(disks.flatMap(({ partitions }) => partitions))}`,
     image: { name: image, version: published.version },
     stats,
   };
 };
 
+/** @throws ImagingError UNLOCK_FAILED: the task was given keys, and the server has them no more */
+const unlockKeys = ({ params, secrets }: TaskOf<'capture'>): readonly string[] => {
+  if (params.unlock && !secrets) {
+    throw new ImagingError(
+      'UNLOCK_FAILED',
+      'Cannot unlock anything: the server was restarted and keeps no keys; add the task again with its keys',
+    );
+  }
+  return secrets?.unlock ?? [];
+};
+
+const usedBytes = (sources: readonly SourceDisk[]): number =>
+  sources
+    .flatMap(({ contents }) => contents)
+    .flatMap(({ extents }) => extents)
+    .reduce((sum, { length }) => sum + length, 0);
+
 interface TransferOptions {
-  disk: Disk;
-  contents: Content[];
+  sources: readonly SourceDisk[];
   level: number;
+  rescue: boolean;
   uploadId: string;
   context: TaskContext;
 }
 
-const transfer = async ({ disk, contents, level, uploadId, context }: TransferOptions) => {
+/** All chunks of all disks to the server; the files of the version besides its manifest. */
+const transfer = async ({ sources, level, rescue, uploadId, context }: TransferOptions) => {
   const traffic: Traffic = { sent: 0, received: 0 };
   const tally = createTally(traffic);
   const files = new Map<string, Uint8Array>();
-  const partitions: ImagePartition[] = [];
+  const disks: ImageDisk[] = [];
   const sink = serverSink(context.server, uploadId, traffic);
-  const total = contents
+  const total = sources
+    .flatMap(({ contents }) => contents)
     .filter(({ partition }) => partition.method !== 'recreate')
     .reduce(
-      (sum, { partition, extents }) => sum + chunkUsage(extents, CHUNK_SIZE, partition.size).usedBytes,
+      (sum, content) => sum + chunkUsage(content.extents, CHUNK_SIZE, content.partition.size).usedBytes,
       0,
     );
   const step = context.step('transfer', { total });
   const pool = createPool();
+  const readers = sources.some(({ disk }) => disk.rotational) ? 1 : pool.workers;
+  step.watch(createBusyMeter(pool, readers));
   try {
-    for (const { partition, extents } of contents) {
-      if (partition.method === 'recreate') {
-        partitions.push({ ...partition, index: null, map: null });
-        continue;
+    for (const source of sources) {
+      const partitions: ImagePartition[] = [];
+      for (const content of source.contents) {
+        const { partition } = content;
+        if (partition.method === 'recreate') {
+          partitions.push({ ...partition, index: null, map: null });
+          continue;
+        }
+        step.say(`${partition.name} ${partition.filesystem?.type ?? 'raw'}`);
+        const node = source.table.partitions.find(({ number }) => number === partition.number);
+        const place = { partition, path: node?.path ?? source.disk.path };
+        const captured = await captureRange({
+          ...content.source,
+          size: partition.size,
+          extents: content.extents,
+          chunkSize: CHUNK_SIZE,
+          level,
+          sink,
+          pool,
+          rotational: source.disk.rotational,
+          rescue,
+          onRescue: () => step.say(`${partition.name}: reading around bad sectors`),
+          onProgress: step.add,
+          signal: context.signal,
+        }).catch(async (error: unknown) => {
+          throw await explainReadError(error, place, context);
+        });
+        tally.add(captured.stats);
+        const damaged = await noteDamage(captured.damaged, place, context);
+        partitions.push({ ...withFiles(partition, captured, files), damaged });
       }
-      step.say(`${partition.name} ${partition.filesystem?.type ?? 'raw'}`);
-      const captured = await captureRange({
-        device: disk.path,
-        start: partition.start,
-        size: partition.size,
-        extents,
-        chunkSize: CHUNK_SIZE,
-        level,
-        sink,
-        pool,
-        rotational: disk.rotational,
-        onProgress: step.add,
-        signal: context.signal,
-      });
-      tally.add(captured.stats);
-      files.set(`${partition.name}.caibx`, captured.index);
-      files.set(`${partition.name}.map`, captured.map);
-      partitions.push({
-        ...partition,
-        index: {
-          ...imageFile(`${partition.name}.caibx`, captured.index),
-          chunks: decodeCaibx(captured.index).ids.length,
-        },
-        map: imageFile(`${partition.name}.map`, captured.map),
-      });
+      disks.push(await imageDiskOf(source, partitions, files));
     }
   } finally {
     await pool.close();
   }
-  return { files, partitions, stats: tally.total() };
+  return { files, disks, stats: tally.total() };
 };
 
-/** First bytes of the disk up to the first partition: boot code and, on MBR, what GRUB keeps in the gap. */
-const readBootArea = async (disk: Disk, table: DiskTable): Promise<Uint8Array | null> => {
-  const end = Math.min(...table.partitions.map(({ start }) => start), BOOT_AREA_LIMIT);
-  const bytes = Buffer.alloc(end);
-  await using file = await open(disk.path, 'r');
-  const { bytesRead } = await file.read(bytes, 0, end, 0);
-  return bytesRead === end ? bytes : null;
+const withFiles = (
+  partition: Content['partition'],
+  { index, map }: Captured,
+  files: Map<string, Uint8Array>,
+): ImagePartition => {
+  const names = { index: `${partition.name}.caibx`, map: `${partition.name}.map` };
+  files.set(names.index, index);
+  files.set(names.map, map);
+  return {
+    ...partition,
+    index: { ...imageFile(names.index, index), chunks: Math.ceil(partition.size / CHUNK_SIZE) },
+    map: imageFile(names.map, map),
+  };
 };
 
 const proveVersion = async (
@@ -175,19 +187,5 @@ const proveVersion = async (
   context.prove(
     `${published.image} version ${published.version} is published`,
     `manifest read back, signature of key ${signed.keyId} checked, every chunk found by the server`,
-  );
-};
-
-const proveUntouched = async (disk: Disk, before: number, context: TaskContext): Promise<void> => {
-  const after = await bytesWrittenTo(disk);
-  if (after !== before) {
-    throw new ImagingError(
-      'DISK_CHANGED',
-      `Cannot trust the capture: ${disk.path} was written to (${after - before} bytes)`,
-    );
-  }
-  context.prove(
-    'the source was not written to',
-    `the kernel counts ${after - before} bytes written to ${disk.path} meanwhile`,
   );
 };

@@ -1,7 +1,7 @@
 import type { TaskServer } from '../client/task-server.ts';
 import type { Config } from '../config.ts';
 import type { Log } from '../log.ts';
-import type { AssignedTask, Durable, Identity, TaskResult, TaskType } from '../protocol/index.ts';
+import type { AssignedTask, Durable, Identity, Progress, TaskResult, TaskType } from '../protocol/index.ts';
 
 /** What a handler gets. It composes disk, filesystem and image; those know nothing of tasks. */
 export interface TaskContext {
@@ -29,6 +29,8 @@ export interface TaskContext {
 export interface Step {
   add(bytes: number): void;
   say(message: string): void;
+  /** Ask this, at every report, which stage holds the step up. */
+  watch(busy: () => Pick<Required<Progress>, 'busy' | 'bottleneck'> | null): void;
 }
 
 /** What a handler says at its end; steps, evidence and errors are kept by the runner. */

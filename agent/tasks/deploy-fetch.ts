@@ -16,7 +16,7 @@ export interface FetchedImage {
 export const fetchImage = async (
   name: string,
   version: number,
-  context: TaskContext,
+  context: Pick<TaskContext, 'server' | 'config' | 'signal'>,
 ): Promise<FetchedImage> => {
   const { server, config, signal } = context;
   const signed = await server.version(name, version, signal);

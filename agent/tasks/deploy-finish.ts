@@ -4,7 +4,8 @@ import { writeTable } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
 import { driverFor } from '../filesystem/index.ts';
 import { setBootEntry } from '../machine/efi-boot.ts';
-import type { Plan, PlannedPartition } from '../protocol/index.ts';
+import type { ImagePartition, Plan, PlannedPartition } from '../protocol/index.ts';
+import { checkVolumes, growVolumes } from '../volumes/lvm/grow.ts';
 import type { TaskContext } from './context.ts';
 import { type FetchedImage, fileOf } from './deploy-fetch.ts';
 
@@ -30,6 +31,7 @@ export const finishDisk = async ({ claim, plan, image, context }: FinishOptions)
     await finishPartition(partition, device, image, context);
     await flushDevice(device, { signal });
   }
+  await finishVolumes(plan, nodes, image, context);
   await removePartitions(claim, { signal });
 
   context.step('table');
@@ -42,6 +44,9 @@ export const finishDisk = async ({ claim, plan, image, context }: FinishOptions)
   );
 
   if (image.manifest.firmware !== 'uefi') return;
+  // a further disk of an image holds data, the first one boots; an ESP that stays has its entry already
+  const hasEsp = plan.partitions.some(({ role }) => role === 'esp');
+  if (!hasEsp && (plan.imageDisk !== 'd1' || plan.kept.length > 0)) return;
   context.step('boot-entry');
   const esp = plan.partitions.find(({ role }) => role === 'esp');
   const device = table.partitions.find(({ number }) => number === esp?.number)?.path;
@@ -57,6 +62,35 @@ export const finishDisk = async ({ claim, plan, image, context }: FinishOptions)
   for (const warning of entry.warnings) context.warn(warning);
 };
 
+/** After all partitions are there: a volume group may span them. */
+const finishVolumes = async (
+  plan: Plan,
+  nodes: ReadonlyMap<string, string>,
+  image: FetchedImage,
+  context: TaskContext,
+): Promise<void> => {
+  const physical = plan.partitions.filter((one) => one.filesystem === 'LVM2_member' && one.method === 'used');
+  const devices = physical.map(({ name }) => nodes.get(name) ?? '');
+  for (const { name, size, grow } of physical) {
+    const contains = partitionOf(image, name)?.contains ?? [];
+    const deployed = { device: nodes.get(name) ?? '', nodes: devices, contains, signal: context.signal };
+    const message = `${name} LVM${grow ? ` to ${size} bytes` : ''}`;
+    context.step(grow ? 'grow' : 'check', {
+      message,
+      ...(grow ? { uninterruptible: `growing the volumes in ${name}` } : {}),
+    });
+    const { proofs, warning } = grow
+      ? await growVolumes(deployed)
+      : { proofs: await checkVolumes(deployed), warning: null };
+    for (const { what, proof } of proofs) context.prove(what, proof);
+    if (warning) context.warn(warning);
+    context.signal.throwIfAborted();
+  }
+};
+
+const partitionOf = (image: FetchedImage, name: string): ImagePartition | undefined =>
+  image.manifest.disks.flatMap(({ partitions }) => partitions).find((partition) => partition.name === name);
+
 const finishPartition = async (
   partition: PlannedPartition,
   device: string,
@@ -66,9 +100,7 @@ const finishPartition = async (
   const { signal } = context;
   const driver = partition.method === 'raw' ? null : driverFor(partition.filesystem);
   if (!driver) return;
-  const facts = image.manifest.disks
-    .flatMap(({ partitions }) => partitions)
-    .find(({ name }) => name === partition.name)?.filesystem;
+  const facts = partitionOf(image, partition.name)?.filesystem;
   if (partition.method === 'recreate' && driver.recreate && facts) {
     context.step('recreate', { message: `${partition.name} ${partition.filesystem}` });
     await driver.recreate(device, facts, signal);

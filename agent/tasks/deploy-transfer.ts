@@ -1,21 +1,22 @@
 import { serverSource, type Traffic } from '../client/server-chunks.ts';
-import type { DiskClaim } from '../disk/claim.ts';
 import { discardRanges } from '../disk/discard.ts';
 import { removePartitions } from '../disk/partition-nodes.ts';
 import { removeTable } from '../disk/table.ts';
+import { createBusyMeter } from '../image/busy.ts';
 import { deployRange } from '../image/deploy.ts';
-import { chunkUsage } from '../image/grid.ts';
+import { freeRanges } from '../image/free-ranges.ts';
+import { chunkUsage, type Grid } from '../image/grid.ts';
 import { type ChunkPool, createPool } from '../image/pool.ts';
 import { decodeMap } from '../image/used-map.ts';
 import { readBack } from '../image/verify.ts';
-import type { Durable, Plan, PlannedPartition, TransferStats } from '../protocol/index.ts';
+import type { Durable, PlannedPartition, TransferStats } from '../protocol/index.ts';
 import type { TaskContext } from './context.ts';
 import { type FetchedImage, fileOf } from './deploy-fetch.ts';
+import type { Target } from './deploy-targets.ts';
 import { createTally } from './tally.ts';
 
 export interface TransferOptions {
-  claim: DiskClaim;
-  plan: Plan;
+  targets: readonly Target[];
   image: FetchedImage;
   verify: 'sample' | 'full' | 'none';
   binding: string;
@@ -24,44 +25,52 @@ export interface TransferOptions {
   context: TaskContext;
 }
 
+/** A partition with content, and the disk that it goes to. */
+interface Part {
+  partition: PlannedPartition;
+  target: Target;
+}
+
 /**
- * The image's data onto the disk, at its planned places, then read back. The old table goes first, so
- * that the disk cannot boot half of anything; the new one is not this function's to write.
+ * The image's data onto its disks, at its planned places, then read back. The old tables go first, so that
+ * no disk can boot half of anything (but for disks that keep partitions); the new ones are not this function's to
+ * write.
  */
 export const transferImage = async (options: TransferOptions): Promise<TransferStats> => {
-  const { claim, plan, image, verify, context } = options;
+  const { targets, image, verify, context } = options;
   const { signal } = context;
-  const { chunkSize } = image.manifest;
+  const { chunkSize, image: name, version } = image.manifest;
   const resumed = options.durable?.binding === options.binding ? options.durable.ranges : {};
   const reached: Durable = { binding: options.binding, ranges: { ...resumed } };
   const traffic: Traffic = { sent: 0, received: 0 };
   const tally = createTally(traffic);
   const source = serverSource({
     server: context.server,
-    image: plan.image,
-    version: plan.version,
+    image: name,
+    version,
     chunkSize,
     traffic,
     onWait: (error) => context.log.warn({ err: error }, 'the transfer waits for the server'),
   });
-  const written = plan.partitions.filter(({ method }) => method !== 'recreate');
-  const total = written.reduce((sum, partition) => sum + usedBytes(partition, image), 0);
+  const parts = targets.flatMap((target): Part[] =>
+    target.plan.partitions
+      .filter(({ method }) => method !== 'recreate')
+      .map((partition) => ({ partition, target })),
+  );
+  const total = parts.reduce((sum, { partition }) => sum + gridOf(partition, image).usedBytes, 0);
   if (Object.keys(resumed).length > 0)
     context.log.info({ resumed }, 'an earlier attempt left data here; going on');
 
-  await removePartitions(claim, { signal });
-  await removeTable(claim, {
-    keep: plan.partitions.map(({ start, contentSize: size }) => ({ start, size })),
-    signal,
-  });
+  for (const target of targets) await removeOld(target, signal);
   const pool = createPool();
   let bytesReadBack = 0;
   try {
     const step = context.step('transfer', { total });
-    for (const partition of written) {
+    step.watch(createBusyMeter(pool));
+    for (const { partition, target } of parts) {
       step.say(`${partition.name} ${partition.filesystem || 'raw'}`);
       const { stats } = await deployRange({
-        device: claim.path,
+        device: target.claim.path,
         start: partition.start,
         ...contentOf(partition, image),
         chunkSize,
@@ -69,7 +78,7 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
         pool,
         durable: resumed[partition.name] ?? [],
         compare: 'sample',
-        rotational: claim.disk.rotational,
+        rotational: target.claim.disk.rotational,
         partition: partition.name,
         onProgress: step.add,
         onDurable: async (ranges) => {
@@ -81,39 +90,65 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
       tally.add(stats);
     }
 
-    const discarded = await discardRanges(claim, plan.unused, { signal });
-    if (discarded.warning) context.log.info(discarded.warning);
+    for (const target of targets) await discardUnused(target, parts, image, context);
 
     if (verify === 'none') {
       context.prove(
         'the image was written',
         `the disk took and flushed ${total} bytes, each checked before; not read back, as the task says`,
       );
-    } else bytesReadBack = await readAllBack(options, written, verify, pool);
+    } else bytesReadBack = await readAllBack(parts, verify, options, pool);
   } finally {
     await pool.close();
   }
   return { ...tally.total(), bytesReadBack };
 };
 
+/** What no partition covers, and what the filesystems do not use: former owners' data, and room for the drive. */
+const discardUnused = async (
+  target: Target,
+  parts: readonly Part[],
+  image: FetchedImage,
+  { signal, log }: TaskContext,
+): Promise<void> => {
+  const inside = parts
+    .filter((part) => part.target === target && part.partition.method === 'used')
+    .flatMap(({ partition }) =>
+      freeRanges(gridOf(partition, image)).map(({ start, size }) => ({
+        start: partition.start + start,
+        size,
+      })),
+    );
+  const { warning } = await discardRanges(target.claim, [...target.plan.unused, ...inside], { signal });
+  if (warning) log.info(warning);
+};
+
+const removeOld = async ({ claim, plan }: Target, signal: AbortSignal): Promise<void> => {
+  await removePartitions(claim, { signal });
+  const keep = plan.partitions.map(({ start, contentSize: size }) => ({ start, size }));
+  if (plan.oldTable === 'removed') await removeTable(claim, { keep, signal });
+};
+
 const readAllBack = async (
-  { claim, image, context }: TransferOptions,
-  written: readonly PlannedPartition[],
+  parts: readonly Part[],
   mode: 'sample' | 'full',
+  { image, context }: TransferOptions,
   pool: ChunkPool,
 ): Promise<number> => {
   const reading = context.step('read-back', { message: mode === 'full' ? 'every chunk' : 'a sample' });
+  const rotational = parts.some(({ target }) => target.claim.disk.rotational);
+  reading.watch(createBusyMeter(pool, rotational ? 1 : pool.workers));
   let chunks = 0;
   let bytes = 0;
-  for (const partition of written) {
+  for (const { partition, target } of parts) {
     const checked = await readBack({
-      device: claim.path,
+      device: target.claim.path,
       start: partition.start,
       ...contentOf(partition, image),
       chunkSize: image.manifest.chunkSize,
       mode,
       pool,
-      rotational: claim.disk.rotational,
+      rotational: target.claim.disk.rotational,
       onProgress: reading.add,
       signal: context.signal,
     });
@@ -135,7 +170,7 @@ const contentOf = (
   map: fileOf(image, `${name}.map`),
 });
 
-const usedBytes = (partition: PlannedPartition, image: FetchedImage): number => {
+const gridOf = (partition: PlannedPartition, image: FetchedImage): Grid => {
   const { extents, size } = decodeMap(contentOf(partition, image).map);
-  return chunkUsage(extents, image.manifest.chunkSize, size).usedBytes;
+  return chunkUsage(extents, image.manifest.chunkSize, size);
 };

@@ -1,71 +1,62 @@
-import { claimDisk } from '../disk/claim.ts';
 import { type Disk, listDisks } from '../disk/disk.ts';
-import { planDeploy } from '../disk/planner.ts';
-import { selectDisk } from '../disk/select.ts';
 import { ImagingError } from '../errors.ts';
-import type { Manifest, Plan } from '../protocol/index.ts';
+import type { Plan } from '../protocol/index.ts';
 import type { Handler, TaskContext } from './context.ts';
+import { requireSound } from './damage.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
 import { fittingVersion } from './deploy-fit.ts';
+import { createPlanner, drawingOf, summaryOf } from './deploy-plan.ts';
+import { claimTargets, pairDisks } from './deploy-targets.ts';
 import { transferImage } from './deploy-transfer.ts';
 import { bytesWrittenTo, identityOf, sha256 } from './disk-facts.ts';
 
 /**
- * Write an image version to this machine's disk, in the order of DESIGN.md section 5: nothing is
- * written before the plan stands, the partition table comes last, and a cut anywhere leaves a disk that
- * the next attempt goes on with.
+ * Write an image version to this machine's disk or disks, in the order of DESIGN.md section 5: nothing is
+ * written before every plan stands, the partition tables come last, and a cut anywhere leaves disks that the
+ * next attempt goes on with.
  */
 export const deploy: Handler<'deploy'> = async (task, context) => {
-  const { image: name, version, grow, dryRun, verify } = task.params;
+  const { image: name, version, dryRun, verify } = task.params;
 
   context.step('plan', { message: `${name} version ${version}` });
   const wanted = await fetchImage(name, version, context);
-  const disk = selectDisk(await listDisks({ signal: context.signal }), task.params.disk, 'deploy');
-  context.showDisk(identityOf(disk));
-  const { image, plan } = await fittingVersion({
+  requireSound(wanted.manifest, task.params, context.warn);
+  const pairs = pairDisks(wanted.manifest, await listDisks({ signal: context.signal }), task.params);
+  if (pairs[0]) context.showDisk(identityOf(pairs[0].disk));
+  const { image, plan: planned } = await fittingVersion({
     task,
     image: wanted,
-    targets: { d1: disk.size },
-    plan: (manifest) => planDeploy(manifest, disk, { firmware: context.identity.firmware, grow }),
+    targets: Object.fromEntries(pairs.map(({ image, disk }) => [image.name, disk.size])),
+    plan: await createPlanner(task, pairs, context),
     context,
   });
-  context.showPlan(plan);
-  for (const warning of plan.warnings) context.warn(warning);
-  const { derivedFrom } = image.manifest;
-  const result = { image: { name, version: plan.version, ...(derivedFrom === null ? {} : { derivedFrom }) } };
+  const plans = planned.map(({ plan }) => plan);
+  context.showPlan(plans.length === 1 ? plans[0] : plans);
+  for (const { warnings } of plans) for (const warning of warnings) context.warn(warning);
+  const { version: written, derivedFrom } = image.manifest;
+  const result = { image: { name, version: written, ...(derivedFrom === null ? {} : { derivedFrom }) } };
   if (dryRun) {
-    await proveNothingWritten(disk, context);
-    return { ...result, summary: `Would write ${summaryOf(plan, image.manifest)}` };
+    for (const { disk } of planned) await proveNothingWritten(disk, context);
+    const drawing = drawingOf(plans, image.manifest);
+    const summary = `Would write ${summaryOf(plans, image.manifest)}\n\n${drawing}`;
+    return { ...result, summary: summary.slice(0, 4000) };
   }
 
-  await using claim = await claimDisk(disk, { signal: context.signal });
-  const binding = bindingOf(plan, image.text);
-  const stats = await transferImage({
-    claim,
-    plan,
-    image,
-    verify,
-    binding,
-    durable: task.durable,
-    context,
-  });
+  await using claimed = await claimTargets(planned, context.signal);
+  const { targets } = claimed;
+  const binding = bindingOf(plans, image.text);
+  const stats = await transferImage({ targets, image, verify, binding, durable: task.durable, context });
   // growing changes chunks that were reported as durable: an attempt after this one must look for itself
   await context.reportDurable({ binding, ranges: {} });
-  await finishDisk({ claim, plan, image, context });
-  return { ...result, stats, summary: `Wrote ${summaryOf(plan, image.manifest)}` };
+  // the first disk boots: its table comes last
+  for (const { claim, plan } of targets.toReversed()) await finishDisk({ claim, plan, image, context });
+  return { ...result, stats, summary: `Wrote ${summaryOf(plans, image.manifest)}` };
 };
 
-/** What durable ranges are good for: this version, this plan, this disk. */
-const bindingOf = (plan: Plan, manifestText: string): string =>
-  sha256(JSON.stringify([sha256(manifestText), plan]));
-
-const summaryOf = (plan: Plan, manifest: Manifest): string => {
-  const os = manifest.os ? ` (${manifest.os.name} ${manifest.os.version})` : '';
-  const serial = plan.disk.serial || plan.disk.wwn || 'without serial';
-  const from = manifest.derivedFrom === null ? '' : `, made from ${manifest.derivedFrom} for smaller disks`;
-  return `${plan.image} version ${plan.version}${from}${os}, ${plan.partitions.length} partitions, to disk ${serial}`;
-};
+/** What durable ranges are good for: this version, these plans, these disks. */
+const bindingOf = (plans: readonly Plan[], manifestText: string): string =>
+  sha256(JSON.stringify([sha256(manifestText), plans]));
 
 const proveNothingWritten = async (disk: Disk, context: TaskContext): Promise<void> => {
   const written = await bytesWrittenTo(disk);

@@ -7,7 +7,7 @@ import type { Log } from '../log.ts';
 import { createMeter, type Meter } from '../progress/meter.ts';
 import type { AssignedTask, Evidence, Identity, Progress, TaskResult } from '../protocol/index.ts';
 import { toWireError } from '../protocol/index.ts';
-import type { HandlerResult, TaskContext } from './context.ts';
+import type { HandlerResult, Step, TaskContext } from './context.ts';
 import { handle } from './registry.ts';
 
 export type TaskView = Omit<Progress, 'attempt' | 'durable'>;
@@ -141,10 +141,12 @@ const createView = (show: (view: TaskView) => void) => {
   let name = 'begin';
   let message = '';
   let uninterruptible: string | undefined;
+  let watched: Parameters<Step['watch']>[0] | undefined;
   const reading = (): TaskView => ({
     step: name,
     message,
     ...meter.read(),
+    ...watched?.(),
     ...(uninterruptible === undefined ? {} : { uninterruptible }),
   });
   return {
@@ -154,12 +156,16 @@ const createView = (show: (view: TaskView) => void) => {
       name = next;
       message = options.message ?? '';
       uninterruptible = options.uninterruptible;
+      watched = undefined;
       show(reading());
       const own = meter;
       return {
         add: own.add,
         say: (text: string) => {
           message = text.slice(0, 400);
+        },
+        watch: (busy: Parameters<Step['watch']>[0]) => {
+          watched = busy;
         },
       };
     },

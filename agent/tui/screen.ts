@@ -1,5 +1,6 @@
-import { createReadStream, createWriteStream } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { access, constants } from 'node:fs/promises';
+import { PassThrough } from 'node:stream';
 import blessed from 'blessed';
 import type { AgentStatus } from '../agent.ts';
 import { barOf, linesOf } from './view.ts';
@@ -22,7 +23,8 @@ export const openScreen = async (tty: string): Promise<StatusScreen | null> => {
   }
   // @types/blessed 0.1 has the types of `input` and `output` the wrong way round
   const streams = {
-    input: createReadStream(tty),
+    // nobody needs to press anything; a read of the terminal would wait for a key, and the process with it
+    input: new PassThrough(),
     // without a size blessed assumes 1x1: a Linux console has at least 80x25
     output: Object.assign(createWriteStream(tty), { columns: 80, rows: 25, isTTY: true }),
   } as object;

@@ -1,4 +1,5 @@
 import type { AgentStatus } from '../agent.ts';
+import type { Busy } from '../protocol/index.ts';
 
 /** The status as text: pure, so that it is tested without a terminal. */
 export const linesOf = ({
@@ -24,10 +25,17 @@ const describe = (view: NonNullable<AgentStatus['view']>): string => {
   const parts = [`step ${view.step}`];
   if (view.message) parts.push(view.message);
   if (view.total) parts.push(`${size(view.done)} of ${size(view.total)}`, `${size(view.rate)}/s`);
+  if (view.busy && view.bottleneck) parts.push(busiest(view.busy, view.bottleneck));
   if (view.etaSeconds !== null && view.total) parts.push(`${duration(view.etaSeconds)} left`);
   if (view.stalledSeconds > 10 && view.total)
     parts.push(`nothing moved for ${duration(view.stalledSeconds)}`);
   return parts.join(', ');
+};
+
+/** `slowest: write 82 %`: the stage to look at if this is too slow. */
+export const busiest = (busy: Busy, bottleneck: string): string => {
+  const share = bottleneck in busy ? busy[bottleneck as keyof Busy] : 0;
+  return `slowest: ${bottleneck} ${Math.round(share * 100)} %`;
 };
 
 export const size = (bytes: number): string => {

@@ -94,7 +94,12 @@ const progressOf = ({ progress, state }: TaskAnswer): string => {
     ? `${Math.floor((progress.done / progress.total) * 100)} %`
     : bytes(progress.done);
   const eta = progress.etaSeconds === null ? '' : `, ${seconds(progress.etaSeconds)} left`;
-  return `${progress.step} ${share}, ${bytes(progress.rate)}/s${eta}`;
+  return `${progress.step} ${share}, ${bytes(progress.rate)}/s${eta}${slowestOf(progress)}`;
+};
+
+const slowestOf = ({ busy, bottleneck }: NonNullable<TaskAnswer['progress']>): string => {
+  const share = Object.entries(busy ?? {}).find(([stage]) => stage === bottleneck)?.[1];
+  return share === undefined ? '' : `, slowest: ${bottleneck} ${Math.round(share * 100)} %`;
 };
 
 const describe = (task: TaskAnswer): string => {
@@ -109,10 +114,17 @@ const describe = (task: TaskAnswer): string => {
     `ended     ${when(task.endedAt)}`,
     ...(progressOf(task) ? [`progress  ${progressOf(task)}`] : []),
     ...(result?.error ? [`error     ${result.error.code}: ${result.error.message}`] : []),
-    ...(result?.summary ? result.summary.split('\n').map((line) => `summary   ${line}`) : []),
+    ...(result?.summary ? summaryLines(result.summary) : []),
     ...(result?.evidence ?? []).map(({ what, proof }) => `proved    ${what}: ${proof}`),
     ...(result?.warnings ?? []).map((warning) => `warning   ${warning}`),
   ]
     .map(printable)
     .join('\n');
+};
+
+/** A dry run's drawing of the disk, behind an empty line, is 80 columns wide by itself. */
+const summaryLines = (summary: string): string[] => {
+  const lines = summary.split('\n');
+  const drawing = lines.indexOf('');
+  return lines.map((line, at) => (drawing < 0 || at < drawing ? `summary   ${line}` : line));
 };

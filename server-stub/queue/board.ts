@@ -1,7 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode, ImagingError } from '../../agent/errors.ts';
-import type { AssignedTask, Durable, Progress, TaskResult, TaskType } from '../../agent/protocol/index.ts';
+import type {
+  AssignedTask,
+  Durable,
+  Progress,
+  TaskResult,
+  TaskSecrets,
+  TaskType,
+} from '../../agent/protocol/index.ts';
 import type { EventHub, ServerEvent } from '../events.ts';
 import { createMutex } from '../mutex.ts';
 import type { Settings } from '../settings.ts';
@@ -25,6 +32,8 @@ export interface NewTask {
   type: TaskType;
   params: unknown;
   after: TaskRow['after'];
+  /** for the machine that runs the task; never in the row, so never in the database */
+  secrets?: TaskSecrets;
 }
 
 export type NextAnswer = { kind: 'task'; task: AssignedTask } | Exclude<Offer, { kind: 'task' }>;
@@ -79,6 +88,7 @@ export const openBoard = async (deps: BoardDeps): Promise<Board> => {
   const mutex = createMutex();
   const rows = new Map<string, TaskRow>();
   const live = new Map<string, Live>();
+  const secrets = new Map<string, TaskSecrets>();
   const wakers = new Set<() => void>();
   let seq = await lastSeq(db);
   let savedAt = now();
@@ -117,6 +127,7 @@ export const openBoard = async (deps: BoardDeps): Promise<Board> => {
   const forget = (id: string): void => {
     rows.delete(id);
     live.delete(id);
+    secrets.delete(id);
   };
   const wake = (): void => {
     for (const waker of [...wakers]) waker();
@@ -138,7 +149,7 @@ export const openBoard = async (deps: BoardDeps): Promise<Board> => {
       return { changed: [row], answer: row };
     }, result);
 
-  const add: Board['add'] = (task) => {
+  const add: Board['add'] = ({ secrets: given, ...task }) => {
     seq += 1;
     const row: TaskRow = {
       ...task,
@@ -156,6 +167,7 @@ export const openBoard = async (deps: BoardDeps): Promise<Board> => {
       endedAt: null,
       reason: null,
     };
+    if (given) secrets.set(row.id, given);
     return change(() => ({ changed: [row], answer: row }));
   };
 
@@ -180,15 +192,18 @@ export const openBoard = async (deps: BoardDeps): Promise<Board> => {
     }
   };
 
-  const assigned = (row: TaskRow): AssignedTask =>
-    ({
+  const assigned = (row: TaskRow): AssignedTask => {
+    const given = secrets.get(row.id);
+    return {
       id: row.id,
       type: row.type,
       params: row.params,
       attempt: row.attempt,
       after: row.after,
       durable: live.get(row.id)?.durable ?? null,
-    }) as AssignedTask;
+      ...(given ? { secrets: given } : {}),
+    } as AssignedTask;
+  };
 
   const report: Board['report'] = async (id, attempt, progress) => {
     const row = await changeOne(id, (task) => renew(task, attempt, now(), limits));

@@ -5,7 +5,7 @@ import type { State } from '../state.ts';
 import { getHost, hostNames } from '../store/hosts.ts';
 import { readLog } from '../store/logs.ts';
 import { findTask, listTasks, type StoredTask } from '../store/tasks.ts';
-import { taskParams } from './new-task.ts';
+import { taskParams, withUnlock } from './new-task.ts';
 import { toTaskAnswer } from './task-answer.ts';
 import type { App } from './types.ts';
 
@@ -53,10 +53,13 @@ export const adminTaskRoutes = (app: App, state: State): void => {
     '/api/tasks',
     { schema: { body: newTaskSchema, response: { 201: taskAnswerBodySchema } } },
     async (request, reply) => {
-      const { host: key, type, params, after } = request.body;
+      const { host: key, type, params, after, secrets } = request.body;
       const host = await getHost(state.db, key);
-      const complete = await taskParams(state, host, type, params);
-      const row = await state.board.add({ hostId: host.id, type, params: complete, after });
+      const complete = await taskParams(state, host, type, withUnlock(type, params, secrets));
+      const row = await state.board.add({
+        ...{ hostId: host.id, type, params: complete, after },
+        ...(secrets ? { secrets } : {}),
+      });
       request.log.info({ task: row.id, type, host: host.name }, 'task added');
       return reply.code(201).send(await answer(await existing(row.id)));
     },

@@ -7,6 +7,7 @@ import { packStream } from '../../agent/image/pack.ts';
 import {
   imageFileSchema,
   imageNameSchema,
+  ownVersionsAnswerSchema,
   packRequestSchema,
   signedManifestSchema,
   versionNumberSchema,
@@ -15,7 +16,7 @@ import { checkChunks } from '../images/hurt.ts';
 import { filesOf, readVersion, versionFolder } from '../images/version-folder.ts';
 import type { State } from '../state.ts';
 import { soundChunks } from '../store/chunks.ts';
-import { requireDeployOf, requireReaderOf } from './agent-scope.ts';
+import { ownVersions, requireDeployOf, requireOwnVersion, requireReaderOf } from './agent-scope.ts';
 import type { App } from './types.ts';
 
 export const versionParams = z.object({
@@ -23,13 +24,19 @@ export const versionParams = z.object({
   version: z.coerce.number().pipe(versionNumberSchema),
 });
 
-/** What a deploy reads, of its own version only. Registered where a session is required. */
+/** What a deploy reads of its own version, and a machine of what it was given. Registered where a session is required. */
 export const agentImageRoutes = (app: App, state: State): void => {
   const existing = async (name: string, version: number) => {
     const found = await readVersion(versionFolder(state.paths.images, name, version));
     if (!found) throw new ImagingError('IMAGE_NOT_FOUND', `Cannot read ${name}@${version}: no such version`);
     return found;
   };
+
+  app.get(
+    '/agent/v1/images/:name/versions',
+    { schema: { params: versionParams.pick({ name: true }), response: { 200: ownVersionsAnswerSchema } } },
+    async (request) => ({ versions: await ownVersions(state, request, request.params.name) }),
+  );
 
   app.get(
     '/agent/v1/images/:name/versions/:version',
@@ -47,7 +54,7 @@ export const agentImageRoutes = (app: App, state: State): void => {
     { schema: { params: versionParams.extend({ file: imageFileSchema.shape.name }) } },
     async (request, reply) => {
       const { name, version, file } = request.params;
-      await requireDeployOf(state, request, name, version);
+      await requireOwnVersion(state, request, name, version);
       const { manifest } = await existing(name, version);
       if (!filesOf(manifest).some((known) => known.name === file)) {
         throw new ImagingError('NOT_FOUND', `Cannot read ${file}: ${name}@${version} has no such file`);

@@ -5,8 +5,11 @@ import { bearerOf } from '../http/bearer.ts';
 import type { TaskRow } from '../queue/task-row.ts';
 import type { State } from '../state.ts';
 import { findVersion } from '../store/images.ts';
-import { findTask } from '../store/tasks.ts';
+import { findTask, listTasks } from '../store/tasks.ts';
 import { acceptSession } from '../store/tokens.ts';
+
+/** tasks of a machine that are looked through */
+const TASKS = 1000;
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -78,8 +81,39 @@ const deployOfOrigin = async (
 };
 
 /**
- * A manifest is read by who deploys the version, and by a capture of the same image: it reads back what it
- * has published. @throws ImagingError NOT_FOUND
+ * Versions of an image that this machine may compare its disk with: those that its tasks, ended ones too, deploy or have
+ * written or made. It had their content already, so their indexes tell it nothing new. The newest task's first.
+ */
+export const ownVersions = async (
+  state: State,
+  request: FastifyRequest,
+  image: string,
+): Promise<number[]> => {
+  const tasks = await listTasks(state.db, { hostId: request.hostId, limit: TASKS });
+  const versions = tasks.flatMap(({ row, result }) => {
+    // a deploy may have written a version that was made smaller for its disk
+    const written = result?.image?.name === image ? [result.image.version] : [];
+    if (row.type !== 'deploy') return written;
+    const params = row.params as TaskParams<'deploy'>;
+    return params.image === image ? [...written, params.version] : written;
+  });
+  return [...new Set(versions)];
+};
+
+/** Indexes, maps and boot areas are read by whose task the version is. @throws ImagingError NOT_FOUND */
+export const requireOwnVersion = async (
+  state: State,
+  request: FastifyRequest,
+  image: string,
+  version: number,
+): Promise<void> => {
+  if ((await ownVersions(state, request, image)).includes(version)) return;
+  await requireDeployOf(state, request, image, version);
+};
+
+/**
+ * A manifest also by a capture of the same image: it reads back what it has published.
+ * @throws ImagingError NOT_FOUND
  */
 export const requireReaderOf = async (
   state: State,
@@ -90,7 +124,7 @@ export const requireReaderOf = async (
   const captures = leasedTasks(state, request).some(
     ({ type, params }) => type === 'capture' && (params as TaskParams<'capture'>).image === image,
   );
-  if (!captures) await requireDeployOf(state, request, image, version);
+  if (!captures) await requireOwnVersion(state, request, image, version);
 };
 
 /** Tasks that the speaking machine holds now. A silent one is held: only a new check-in takes it away. */

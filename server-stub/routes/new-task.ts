@@ -1,6 +1,11 @@
 import { z } from 'zod';
 import { ImagingError } from '../../agent/errors.ts';
-import { imageNameSchema, type TaskType, taskParamsSchemas } from '../../agent/protocol/index.ts';
+import {
+  imageNameSchema,
+  type TaskSecrets,
+  type TaskType,
+  taskParamsSchemas,
+} from '../../agent/protocol/index.ts';
 import type { State } from '../state.ts';
 import type { Host } from '../store/hosts.ts';
 import { newestVersion, versionExists } from '../store/images.ts';
@@ -18,7 +23,8 @@ export const taskParams = async (
   given: Record<string, unknown>,
 ): Promise<unknown> => {
   const params = { ...given };
-  if (type !== 'inventory' && params['disk'] === undefined && host.disk) params['disk'] = host.disk;
+  const named = params['disk'] !== undefined || params['disks'] !== undefined;
+  if (type !== 'inventory' && !named && host.disk) params['disk'] = host.disk;
   if (type === 'deploy') await fixVersion(state, params);
   const parsed = taskParamsSchemas[type].safeParse(params);
   if (!parsed.success) {
@@ -29,6 +35,25 @@ export const taskParams = async (
     );
   }
   return parsed.data;
+};
+
+/**
+ * Parameters that say whether keys came with the task, since the keys themselves are in none: after a restart of
+ * the server the machine can then tell that they are gone.
+ *
+ * @throws ImagingError BAD_REQUEST
+ */
+export const withUnlock = (
+  type: TaskType,
+  params: Record<string, unknown>,
+  secrets: TaskSecrets | undefined,
+): Record<string, unknown> => {
+  if (params['unlock'] !== undefined) {
+    throw new ImagingError('BAD_REQUEST', 'Cannot add the task: params.unlock follows from secrets.unlock');
+  }
+  if (!secrets) return params;
+  if (type === 'capture') return { ...params, unlock: true };
+  throw new ImagingError('BAD_REQUEST', `Cannot add the task: a ${type} task takes no keys`);
 };
 
 const fixVersion = async (state: State, params: Record<string, unknown>): Promise<void> => {

@@ -130,6 +130,8 @@ function progressOf(progress) {
   const facts = [progress.step, share, `${bytes(progress.rate)}/s`];
   if (progress.etaSeconds !== null) facts.push(`${seconds(progress.etaSeconds)} left`);
   if (progress.stalledSeconds >= 10) facts.push(`nothing moved for ${seconds(progress.stalledSeconds)}`);
+  const busy = progress.busy?.[progress.bottleneck];
+  if (busy !== undefined) facts.push(`slowest: ${progress.bottleneck} ${Math.round(busy * 100)} %`);
   if (progress.message) facts.push(progress.message);
   box.append(bar, element('p', 'faint', facts.join(' \u00b7 ')));
   return box;
@@ -140,7 +142,8 @@ function endedCard(task) {
   const parts = [heading(task, task.state, task.state === 'succeeded' ? 'good' : 'bad')];
   if (result?.error) parts.push(element('p', 'bad', `${result.error.code}: ${result.error.message}`));
   if (task.reason) parts.push(element('p', 'bad', task.reason));
-  if (result?.summary) parts.push(element('p', '', result.summary));
+  // a dry run's drawing of the disk needs its columns
+  if (result?.summary) parts.push(element(result.summary.includes('\n\n') ? 'pre' : 'p', '', result.summary));
   for (const warning of result?.warnings ?? []) parts.push(element('p', 'warn', warning));
   if (result?.evidence.length) {
     const proofs = result.evidence.map(({ what, proof }) => element('li', '', `${what}: ${proof}`));

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
@@ -24,6 +25,30 @@ test('fog-server works over HTTP with the token file, for people and with --json
 
   const task = JSON.parse((await run('task', 'add', 'capture', 'pc1', '--image', 'lab', '--json')).stdout);
   t.deepEqual(task.params, { image: 'lab', disk: { serial: 'S1' }, level: 3, rescue: false, raw: false });
+  const secret = `canary-${randomUUID()}`;
+  const unlock = (input: string) =>
+    execa(
+      process.execPath,
+      [
+        MAIN,
+        'task',
+        'add',
+        'capture',
+        'pc1',
+        '--image',
+        'lab',
+        '--unlock-stdin',
+        '--json',
+        '--server',
+        server.url,
+      ],
+      { input, reject: false, env: { FOG_DATA: data, FOG_TOKEN: '', FOG_SERVER: '' } },
+    );
+  const locked = await unlock(`${secret}\n`);
+  t.is(JSON.parse(locked.stdout).params.unlock, true);
+  t.false(locked.stdout.includes(secret));
+  await run('task', 'cancel', JSON.parse(locked.stdout).id);
+  t.is((await unlock('\n')).exitCode, 1);
   const deploy = await run('task', 'add', 'deploy', 'pc1', '--image', 'lab@3');
   t.is(deploy.exitCode, 1);
   t.regex(deploy.stderr, /there is no image lab@3 \[IMAGE_NOT_FOUND\]/);

@@ -15,6 +15,7 @@ import {
   capture,
   failureOf,
   makeImage,
+  resultOf,
   showTask,
   type TestServer,
   testServer,
@@ -280,7 +281,8 @@ test('a deploy reads its own version only', async (t) => {
   const { mac } = await addHost(server, 'pc1');
   const content = makeImage(2);
   await capture(server, mac, 'lab', content);
-  await capture(server, mac, 'secret', makeImage(1));
+  const other = await addHost(server, 'pc2');
+  await capture(server, other.mac, 'secret', makeImage(1));
   await addTask(server, 'pc1', 'deploy', { image: 'lab' });
   const agent = await bootAgent(server, mac);
   const ids = content.chunks.map(({ id }) => id);
@@ -307,6 +309,31 @@ test('a deploy reads its own version only', async (t) => {
   }
   const foreign = await agent.post('packs/fetch', { image: 'lab', version: 1, ids: ['e'.repeat(64)] });
   t.is(foreign.statusCode, 404);
+});
+
+test('what a machine was given or has made it may compare its disk with, and nothing else', async (t) => {
+  const server = await testServer(t);
+  const [maker, user] = [await addHost(server, 'pc1'), await addHost(server, 'pc2')];
+  await capture(server, maker.mac, 'lab', makeImage(2));
+  await capture(server, maker.mac, 'lab', makeImage(3));
+  const task = await addTask(server, 'pc2', 'deploy', { image: 'lab', version: 1 });
+  const agent = await bootAgent(server, user.mac);
+  await agent.post('next');
+  await agent.post(`tasks/${task.id}/result`, resultOf(1));
+  const get = (path: string) => agent.call({ url: `/agent/v1/images/${path}` });
+  t.deepEqual((await get('lab/versions')).json(), { versions: [1] });
+  t.is((await get('lab/versions/1')).statusCode, 200);
+  t.is((await get('lab/versions/1/files/p1.caibx')).statusCode, 200);
+  t.is((await get('lab/versions/2')).statusCode, 404);
+  t.is((await get('lab/versions/2/files/p1.caibx')).statusCode, 404);
+  t.deepEqual((await get('other/versions')).json(), { versions: [] });
+  const ids = makeImage(2).chunks.map(({ id }) => id);
+  const chunks = await agent.post('packs/fetch', { image: 'lab', version: 1, ids });
+  t.is(chunks.statusCode, 404, 'content is for a deploy that runs');
+  await addTask(server, 'pc1', 'inventory');
+  const made = await bootAgent(server, maker.mac);
+  const own = await made.call({ url: '/agent/v1/images/lab/versions' });
+  t.deepEqual(own.json(), { versions: [2, 1] });
 });
 
 test('rows are rebuilt from manifests when the database is lost', async (t) => {

@@ -273,7 +273,7 @@ export const capture = async (
   if (options.publish !== false) {
     const answer = await publish();
     if (answer.statusCode !== 200) throw new Error(answer.body);
-    await agent.post(`tasks/${task.id}/result`, resultOf(attempt));
+    await agent.post(`tasks/${task.id}/result`, resultOf(attempt, { image: { name: image, version } }));
   }
   return { task, agent, attempt, uploadId, version, missing, manifest, map, put, publish };
 };

@@ -12,6 +12,7 @@ import { hashFile } from '../../initramfs/build/cache.ts';
 import { concatenate } from '../../initramfs/build/concatenate.ts';
 import { type Artefacts, buildInitramfs } from '../../initramfs/build.ts';
 import { type Machine, startMachine } from '../../scripts/lib/vm/machine.ts';
+import { openShell } from './shell.ts';
 
 // Direct kernel boot of the initramfs, with a stand-in for the task server on this host (10.0.2.2 in the guest).
 
@@ -97,27 +98,6 @@ const boot = (options: BootOptions): Promise<Machine> =>
     ...(options.arguments ? { arguments: options.arguments } : {}),
   });
 
-/** A debug boot's shell on the serial console. */
-const shell = async (machine: Machine): Promise<(command: string) => Promise<string>> => {
-  await machine.waitForConsole(/Debug boot: a shell/, { timeoutMs: BOOT_MS });
-  let number = 0;
-  const sh = async (command: string): Promise<string> => {
-    number += 1;
-    // the marks are put together by the shell, so that the echo of the command is not taken for its output
-    await machine.type(`printf '<%s>' b${number}; ${command}; printf '<%s>' e${number}\n`);
-    const [, output = ''] = await machine.waitForConsole(
-      new RegExp(`<b${number}>((?:.|\\n)*?)<e${number}>`),
-      {
-        timeoutMs: 120_000,
-      },
-    );
-    return output.trim();
-  };
-  await machine.type('exec bash --noediting --noprofile --norc\n');
-  await machine.type('stty -echo; PS1=; dmesg -n 1\n');
-  return sh;
-};
-
 /** Made by a machine whose power is cut: this host may have neither md nor device-mapper. */
 const makeDisks = async (): Promise<void> => {
   for (let index = 0; index < 4; index += 1) {
@@ -128,7 +108,7 @@ const makeDisks = async (): Promise<void> => {
   }
   const machine = await boot({ words: 'fog.debug', disks });
   try {
-    const sh = await shell(machine);
+    const sh = await openShell(machine, { timeoutMs: BOOT_MS });
     await sh('for d in vda vdb vdc vdd; do blockdev --setrw /dev/$d; touch /run/fog/claims/$d; done');
     await sh(
       'modprobe -a raid1 md_mod; echo 1 >/proc/sys/dev/raid/speed_limit_max; echo 0 >/sys/module/md_mod/parameters/start_ro',
@@ -194,7 +174,7 @@ test.serial('at its shell every disk is read-only, nothing is assembled, and too
   const before = await Promise.all(disks.map(hashFile));
   const machine = await boot({ words: 'fog.debug', disks });
   t.teardown(() => machine.kill());
-  const sh = await shell(machine);
+  const sh = await openShell(machine, { timeoutMs: BOOT_MS });
   const flags = await sh(
     "cd /sys/class/block; for n in vd*; do echo $n=$(cat $n/ro); done | tr '\\n' ' '; cd /",
   );

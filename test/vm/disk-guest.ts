@@ -70,6 +70,7 @@ const partition = (number: number, start: number, size: number, more: Partial<Pl
   ...{ role: 'data' as const, method: 'used' as const, filesystem: '' },
   type: '0fc63daf-8483-4772-8e79-3d69d8477de4',
   uuid: '',
+  bootRecord: null,
   ...more,
 });
 
@@ -77,6 +78,7 @@ const ESP = 'c12a7328-f81f-11d2-ba4b-00a0c93ec93b';
 
 const planFor = (disk: Disk, espUuid: string): Plan => ({
   ...{ image: 'debian', version: 1, imageDisk: 'd1', table: 'gpt', warnings: [], unused: [] },
+  ...{ oldTable: 'removed', extended: null, kept: [], moved: [] },
   disk: { serial: '', wwn: '', size: disk.size, logicalSectorSize: disk.logicalSectorSize },
   tableId: 'd3b07384-d113-4ec6-a7d4-0123456789ab',
   partitions: [
@@ -193,5 +195,36 @@ await fact('4096', async () => {
   return sector.toString('latin1');
 });
 await fact('inventory', collectInventory);
+await fact('chain', async () => {
+  await using claim = await claimDisk(await bySerial('4KN-1'));
+  const logical = Array.from({ length: 60 }, (_value, index) =>
+    partition(5 + index, (4 * index + 20) * MIB, 2 * MIB, {
+      ...{ type: '83', bootRecord: (4 * index + 20) * MIB - (index % 2 === 0 ? MIB : 4096) },
+    }),
+  );
+  const plan: Plan = {
+    ...planFor(claim.disk, ''),
+    ...{ table: 'dos', tableId: '0x0badcafe' },
+    extended: { number: 2, start: 19 * MIB, size: 250 * MIB, type: '0f' },
+    partitions: [partition(1, MIB, 16 * MIB, { type: '07', attributes: 'bootable' }), ...logical],
+  };
+  await removeTable(claim);
+  const table = await writeTable(claim, plan);
+  // what the kernel finds by itself
+  await run('blockdev', ['--rereadpt', claim.path]);
+  await run('udevadm', ['settle']);
+  const found = await Promise.all(
+    table.partitions.map(async ({ number }) => {
+      const folder = `/sys/class/block/${claim.disk.name}${number}`;
+      const [start, size] = [await readAttribute(folder, 'start'), await readAttribute(folder, 'size')];
+      return [number, Number(start) * 512, Number(size) * 512];
+    }),
+  );
+  return {
+    found,
+    planned: plan.partitions.map(({ number, start, size }) => [number, start, size]),
+    container: await readAttribute(`/sys/class/block/${claim.disk.name}2`, 'start'),
+  };
+});
 console.log('FACTS END');
 await power('poweroff');

@@ -7,6 +7,7 @@ import test from 'ava';
 import { PROJECT } from '../../initramfs/build/lists.ts';
 import { buildInitramfs } from '../../initramfs/build.ts';
 import { type MachineExit, startMachine } from '../../scripts/lib/vm/machine.ts';
+import { runFilesystemGuest } from './filesystem-machine.ts';
 
 const MIB = 1024 * 1024;
 // biome-ignore lint/suspicious/noExplicitAny: facts are whatever the guest printed
@@ -164,6 +165,14 @@ test('a disk with 4096-byte sectors gets its GPT', (t) => {
   t.is(facts.get('4096'), 'EFI PART');
 });
 
+test('a chain of 60 logical partitions is what the kernel itself finds', (t) => {
+  const chain = facts.get('chain');
+  t.is(chain.error, undefined, chain.message);
+  t.is(chain.found.length, 61);
+  t.deepEqual(chain.found, chain.planned);
+  t.is(chain.container, String((19 * MIB) / 512));
+});
+
 test('identity and inventory say what the machine is', (t) => {
   t.like(facts.get('identity'), {
     macs: ['52:54:00:ab:cd:ef', '52:54:00:12:34:56'],
@@ -187,3 +196,20 @@ test('disks that nobody claimed were not written to', async (t) => {
   // in the order of attachment: sata, nvme, usb, …
   for (const index of [1, 2, 3]) t.is(exit?.disks[index]?.writes, 0);
 });
+
+if (process.env['FOG_TEST_MATRIX']) {
+  test('with the tools that ship, used blocks alone keep every file of every filesystem, and what can grow does', async (t) => {
+    t.timeout(15 * 60_000);
+    const found = await runFilesystemGuest();
+    const names = ['ext4', 'ntfs', 'FAT12', 'FAT16', 'FAT32', 'exfat', 'xfs', 'btrfs', 'f2fs'];
+    for (const name of [...names, 'btrfs with a block group tree']) {
+      const fact = found.get(name);
+      t.true(fact?.same, `${name}: ${JSON.stringify(fact)}`);
+      t.is(fact?.files, 45, name);
+      t.true((fact?.used ?? 0) > MIB && (fact?.used ?? 0) < 200 * MIB, name);
+      t.true((fact?.minimum ?? 0) > MIB, name);
+    }
+    t.is(found.get('ext4')?.label, 'a, "b" \\ü');
+    t.is(found.get('f2fs')?.label, 'a, "b" \\ü');
+  });
+}

@@ -18,5 +18,19 @@ if [ -d /sys/firmware/efi ]; then
   secure=$(od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c)
   [ "${secure:-0}" -eq 1 ] && firmware=secureboot
 fi
+# a machine that is told so (SMBIOS OEM string) is worked with: 500 MB written and deleted again
+churned=0
+if grep -q fog-demo:churn /sys/firmware/dmi/tables/DMI 2>/dev/null; then
+  head -c 1000000 /dev/urandom >/run/block
+  for file in 0 1 2 3 4 5 6 7 8 9; do
+    for block in 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9; do
+      cat /run/block
+    done >/srv/churn$file
+  done
+  sync
+  churned=$(cat /srv/churn? | wc -c)
+  rm /srv/churn?
+  sync
+fi
 change=$(cat /srv/change 2>/dev/null)
-echo "FOG-DEMO hashes=$hashes files=$files root=$root swap=$swap firmware=$firmware change=${change:-none} end" >/dev/ttyS0
+echo "FOG-DEMO hashes=$hashes files=$files root=$root swap=$swap firmware=$firmware change=${change:-none} churned=$churned end" >/dev/ttyS0

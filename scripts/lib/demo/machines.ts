@@ -14,12 +14,22 @@ export interface Facts {
   swap: number;
   firmware: string;
   change: string;
+  /** bytes that it wrote and deleted again, because it was told to */
+  churned: number;
 }
 
 export interface Machines {
   mac(name: MachineName): string;
-  /** Start from the own disk until the login prompt, read its facts, shut it down in order. */
-  startFromDisk(options: { name: MachineName; disk: string; keepsFirmware?: boolean }): Promise<Facts>;
+  /**
+   * Start from the own disk until the login prompt, read its facts, shut it down in order. `churn`: the system
+   * writes and deletes 500 MB meanwhile.
+   */
+  startFromDisk(options: {
+    name: MachineName;
+    disk: string;
+    keepsFirmware?: boolean;
+    churn?: boolean;
+  }): Promise<Facts>;
   /** Start from the network until the machine restarts or powers off by itself. */
   startFromNetwork(options: { name: MachineName; disk: string; during: () => Promise<void> }): Promise<void>;
 }
@@ -51,13 +61,14 @@ export const createMachines = async (options: ScenarioOptions): Promise<Machines
 
   return {
     mac: (name) => macs[name],
-    startFromDisk: async ({ name, disk, keepsFirmware = false }) => {
+    startFromDisk: async ({ name, disk, keepsFirmware = false, churn = false }) => {
       // a deployed machine must start by the entry that the agent left in its firmware
       const boot = keepsFirmware && firmware !== 'bios' ? 'firmware' : 'disk';
       const machine = await start(name, disk, {
         boot,
         ...(keepsFirmware ? { vars: join(work, `${name}.vars`) } : {}),
         nics: [],
+        arguments: churn ? ['-smbios', 'type=11,value=fog-demo:churn'] : [],
       });
       try {
         const said = await machine.waitForConsole(/FOG-DEMO (.*) end/, { timeoutMs: START_MS });
@@ -98,5 +109,6 @@ const parseFacts = (text: string): Facts => {
     swap: Number(field('swap')),
     firmware: field('firmware'),
     change: field('change'),
+    churned: Number(field('churned')),
   };
 };

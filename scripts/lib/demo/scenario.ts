@@ -26,6 +26,7 @@ export interface ScenarioOptions {
 }
 
 const IMAGE = 'golden';
+const CHANGED_BYTES = 8_000_000;
 
 /** Capture, deploy, change, capture, deploy: each step proves something or ends the demo. */
 export const runScenario = async (options: ScenarioOptions): Promise<void> => {
@@ -56,8 +57,15 @@ export const runScenario = async (options: ScenarioOptions): Promise<void> => {
   const second = await imaging(options, machines, tasks, { host: 'target', disk: target, type: 'deploy' });
   report.transfer('deploy', second, targetSize);
 
-  say('starting the deployed disk');
-  const deployed = await machines.startFromDisk({ name: 'target', disk: target, keepsFirmware: true });
+  say('starting the deployed disk; the system writes 500 MB and deletes them again');
+  const deployed = await machines.startFromDisk({
+    name: 'target',
+    disk: target,
+    keepsFirmware: true,
+    churn: true,
+  });
+  if (deployed.churned !== 500_000_000)
+    throw failure(`the system wrote ${deployed.churned} bytes, not 500 MB`);
   expectSound(deployed, firmware, 'none');
   if (deployed.root <= original.root + (targetSize - sourceDiskSize) / 2) {
     throw failure(`the root filesystem has ${deployed.root} bytes, the source's ${original.root}`);
@@ -90,6 +98,7 @@ export const runScenario = async (options: ScenarioOptions): Promise<void> => {
   );
   expectSaved(first, third, 'a second capture sends', 'bytesSent', report);
   expectSaved(second, fourth, 'a second deploy receives', 'bytesReceived', report);
+  expectLittle(second, fourth, report);
   await report.store(options.data);
   signal.throwIfAborted();
 };
@@ -138,12 +147,27 @@ const expectSaved = (
   );
 };
 
+/** What went over the wire after the system was in use: the change and a small share, not what it had deleted. */
+const expectLittle = (first: EndedTask, again: EndedTask, report: Report): void => {
+  const limit = 1.5 * CHANGED_BYTES + 0.02 * first.stats.bytesReceived;
+  const received = again.stats.bytesReceived;
+  if (received > limit) {
+    throw failure(
+      `${received} bytes came over the wire after a change of ${CHANGED_BYTES}, at most ${limit} may`,
+    );
+  }
+  report.prove(
+    'after 500 MB written and deleted by the deployed system, a new deploy receives the change alone',
+    `${size(received)} for ${size(CHANGED_BYTES)} changed`,
+  );
+};
+
 /** A few files more in the root filesystem, written by debugfs: no mount, no boot, no journal. */
 const changeSource = async (source: string, work: string): Promise<void> => {
   const text = join(work, 'change');
   const bulk = join(work, 'bulk');
   await writeFile(text, 'version-2\n');
-  await run('sh', ['-c', 'head -c 8000000 /dev/urandom > "$1"', 'sh', bulk]);
+  await run('sh', ['-c', 'head -c "$2" /dev/urandom > "$1"', 'sh', bulk, String(CHANGED_BYTES)]);
   const commands = `write ${text} /srv/change\nwrite ${bulk} /srv/bulk\n`;
   const device = `${source}?offset=${rootPartition.start}`;
   await run('debugfs', ['-w', '-f', '-', device], { input: commands });

@@ -13,6 +13,8 @@ export interface DiskOptions {
   format?: 'raw' | 'qcow2' | undefined;
   /** logical sector size in bytes, default 512 */
   sectorSize?: 512 | 4096 | undefined;
+  /** numbers of 512-byte sectors that fail every read (QEMU's blkdebug) */
+  badSectors?: readonly number[] | undefined;
 }
 
 export const nicModels = ['virtio', 'e1000', 'e1000e', 'rtl8139', 'vmxnet3'] as const;
@@ -54,7 +56,7 @@ const oneDisk = (disk: DiskOptions, index: number, firstBootIndex: number | unde
     'node-name': `drive${index}`,
     'read-only': readOnly,
     discard: 'unmap',
-    file: fileNode(disk.file, readOnly),
+    file: disk.badSectors ? sickNode(disk.file, readOnly, disk.badSectors) : fileNode(disk.file, readOnly),
   };
   const device = [
     { virtio: 'virtio-blk-pci', sata: 'ide-hd', nvme: 'nvme', usb: 'usb-storage' }[bus],
@@ -70,6 +72,12 @@ const oneDisk = (disk: DiskOptions, index: number, firstBootIndex: number | unde
   ];
   return ['-blockdev', JSON.stringify(node), '-device', device.join(',')];
 };
+
+const sickNode = (file: string, readOnly: boolean, sectors: readonly number[]): Record<string, unknown> => ({
+  driver: 'blkdebug',
+  image: fileNode(file, readOnly),
+  'inject-error': sectors.map((sector) => ({ event: 'none', iotype: 'read', errno: 5, sector })),
+});
 
 const fileNode = (file: string, readOnly: boolean): Record<string, unknown> => {
   if (file.startsWith('nbd+unix:')) {

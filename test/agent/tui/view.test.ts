@@ -16,6 +16,13 @@ test('the screen says step, bytes, rate and time left', (t) => {
   t.deepEqual(body, ['deploy lab', 'step transfer, p2 ext4, 500.0 MB of 1.0 GB, 100.0 MB/s, 5 s left']);
 });
 
+test('what holds a transfer up is said, with its share', (t) => {
+  const busy = { read: 0.1, hash: 0.1, codec: 0.2, network: 0, write: 0.824 };
+  const slow = { ...view, busy, bottleneck: 'write' };
+  const { body } = linesOf({ host: 'lab-1', server: 'http://fog', headline: 'deploy lab', view: slow });
+  t.regex(body[1] ?? '', /100\.0 MB\/s, slowest: write 82 %, 5 s left$/);
+});
+
 test('a stall is said after ten seconds', (t) => {
   const stalled = { ...view, rate: 0, etaSeconds: null, stalledSeconds: 61 };
   const { body } = linesOf({ host: 'lab-1', server: 'http://fog', headline: 'deploy lab', view: stalled });

@@ -7,9 +7,15 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fetch from 'node-fetch';
 import { run } from '../../../agent/process/run.ts';
-import { finalStates, type TaskResult } from '../../../agent/protocol/index.ts';
+import {
+  finalStates,
+  type Manifest,
+  manifestSchema,
+  type TaskResult,
+} from '../../../agent/protocol/index.ts';
 import { buildInitramfs } from '../../../initramfs/build.ts';
 import { root } from '../../../scripts/lib/root.ts';
+import { type Child, startChild } from '../../../scripts/lib/vm/child.ts';
 import { type Machine, type MachineOptions, startMachine } from '../../../scripts/lib/vm/machine.ts';
 import type { TaskAnswer } from '../../../server-stub/api.ts';
 import { type ApiClient, createApiClient } from '../../../server-stub/cli/api-client.ts';
@@ -24,10 +30,17 @@ export interface Bench {
   killServer(): Promise<void>;
   startServer(): Promise<void>;
   addHost(name: string, mac: string): Promise<void>;
-  addTask(host: string, type: string, params: object): Promise<string>;
-  /** A machine that runs the agent: the boot files that the server gives this MAC, without the minutes of PXE. */
-  startAgent(mac: string, options: Pick<MachineOptions, 'disks' | 'firmware'>): Promise<Machine>;
+  addTask(host: string, type: string, params: object, after?: 'poweroff' | 'stay'): Promise<string>;
+  /**
+   * A machine that runs the agent: the boot files that the server gives this MAC, without the minutes of PXE.
+   * `debug`: its shell, at which `fog` runs the agent.
+   */
+  startAgent(
+    mac: string,
+    options: Pick<MachineOptions, 'disks' | 'firmware' | 'memory'> & { debug?: boolean },
+  ): Promise<Machine>;
   task(id: string): Promise<TaskAnswer>;
+  manifest(image: string, version: number): Promise<Manifest>;
   /** The ended task with its result. */
   ended(id: string): Promise<{ task: TaskAnswer; result: TaskResult }>;
   /** Resolves with the share of the transfer that the server knows of, once it is at least this. */
@@ -58,10 +71,10 @@ export const createBench = async (t: Cleanup): Promise<Bench> => {
   await buildInitramfs();
   const folder = await mkdtemp(join(tmpdir(), 'fog-imaging-'));
   const data = join(folder, 'data');
-  let server: ChildProcess | undefined;
+  let server: Child | undefined;
   let port = 0;
   t.teardown(async () => {
-    if (server) await kill(server);
+    await server?.kill();
     await rm(folder, { recursive: true, force: true });
   });
 
@@ -78,23 +91,16 @@ export const createBench = async (t: Cleanup): Promise<Bench> => {
       '--artefacts',
       join(root, 'out/initramfs'),
     ];
-    server = spawn(process.execPath, [entry, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-    let said = '';
-    for (const stream of [server.stdout, server.stderr]) {
-      stream?.setEncoding('utf8').on('data', (text: string) => {
-        said += text;
-      });
-    }
-    for (let tries = 0; tries < 600; tries++) {
-      const found = /http:\/\/127\.0\.0\.1:(\d+)/.exec(said);
+    server = startChild(process.execPath, [entry, ...args]);
+    for (let tries = 0; tries < 600 && server.isRunning(); tries++) {
+      const found = /http:\/\/127\.0\.0\.1:(\d+)/.exec(server.output());
       if (found) {
         port = Number(found[1]);
         return;
       }
-      if (server.exitCode !== null) break;
       await sleep(50);
     }
-    throw new Error(`Cannot start the server: ${said}`);
+    throw new Error(`Cannot start the server: ${server.output()}`);
   };
   await start();
   const api = createApiClient({ server: `http://127.0.0.1:${port}`, data });
@@ -105,15 +111,16 @@ export const createBench = async (t: Cleanup): Promise<Bench> => {
     api,
     startServer: start,
     killServer: async () => {
-      if (server) await kill(server);
+      await server?.kill();
     },
     addHost: async (name, mac) => {
       await api.post('/api/hosts', { name, macs: [mac] });
     },
-    addTask: async (host, type, params) =>
-      (await api.post<TaskAnswer>('/api/tasks', { host, type, params, after: 'poweroff' })).id,
-    startAgent: async (mac, options) => {
+    addTask: async (host, type, params, after = 'poweroff') =>
+      (await api.post<TaskAnswer>('/api/tasks', { host, type, params, after })).id,
+    startAgent: async (mac, { debug = false, ...options }) => {
       const boot = await bootFilesOf(port, mac, folder);
+      if (debug) boot.commandLine += ' fog.debug';
       return startMachine({
         memory: 1024,
         kernel: boot,
@@ -122,6 +129,10 @@ export const createBench = async (t: Cleanup): Promise<Bench> => {
       });
     },
     task: (id) => api.get<TaskAnswer>(`/api/tasks/${id}`),
+    manifest: async (image, version) =>
+      manifestSchema.parse(
+        JSON.parse(await readFile(join(data, `images/${image}/${version}/manifest.json`), 'utf8')),
+      ),
     ended: async (id) => {
       for (;;) {
         const task = await bench.task(id);

@@ -1,0 +1,208 @@
+import { open, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import type { Machine } from '../../../scripts/lib/vm/machine.ts';
+import { hashOf } from '../../integration/loop-device.ts';
+import { openShell, type Shell } from '../shell.ts';
+import { type Bench, createBench, createCleanups, MIB } from './bench.ts';
+
+// Every filesystem x {same size, larger, smaller that fits once shrunk, too small} x {GPT, MBR}, in one machine:
+// its real kernel makes the sources and judges the copies, the real agent captures and deploys them.
+
+const MAC = '52:54:00:0a:00:01';
+const SOURCE_BYTES = 1536 * MIB;
+
+/** sfdisk's script and what goes into each partition */
+const sources = {
+  gpt: {
+    script: [
+      'label: gpt',
+      'start=2048, size=64MiB, type=U, name="EFI, système"',
+      'size=200MiB, type=L, name="root, with comma"',
+      'size=128MiB, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7, name="Données"',
+      'size=320MiB, type=L',
+      'size=200MiB, type=L',
+      'size=128MiB, type=L',
+      'size=64MiB, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7',
+      'size=32MiB, type=S',
+    ],
+    contents: ['fat', 'ext4', 'ntfs', 'xfs', 'btrfs', 'f2fs', 'exfat', 'swap'],
+  },
+  dos: {
+    script: [
+      'label: dos',
+      'start=2048, size=64MiB, type=c, bootable',
+      'size=200MiB, type=83',
+      'size=64MiB, type=82',
+      'type=f',
+      'size=200MiB, type=83',
+      'size=128MiB, type=83',
+      'size=320MiB, type=83',
+      'size=64MiB, type=7',
+      'size=128MiB, type=83',
+    ],
+    contents: ['fat', 'ext3', 'swap', 'btrfs', 'f2fs', 'xfs', 'exfat', 'ext2'],
+  },
+} as const;
+type Kind = keyof typeof sources;
+
+interface Fact {
+  number: number;
+  type: string;
+  label: string;
+  bytes: number;
+  filesystemBytes: number;
+  check: string;
+  files: number;
+  sum: string;
+}
+
+const growable = new Set(['ext2', 'ext3', 'ext4', 'ntfs', 'xfs', 'btrfs', 'f2fs']);
+
+const cleanups = createCleanups();
+let bench: Bench;
+let machine: Machine;
+let sh: Shell;
+const found = new Map<string, Fact[]>();
+const disks = {
+  gpt: SOURCE_BYTES,
+  dos: SOURCE_BYTES,
+  'gpt-same': SOURCE_BYTES,
+  'gpt-larger': 2600 * MIB,
+  'dos-same': SOURCE_BYTES,
+  'dos-larger': 2600 * MIB,
+};
+
+test.before(async () => {
+  bench = await createBench(cleanups);
+  await bench.addHost('lab-01', MAC);
+  const files: Record<string, string> = {};
+  for (const [serial, bytes] of Object.entries(disks)) {
+    const file = join(bench.folder, serial);
+    await using handle = await open(file, 'w');
+    await handle.truncate(bytes);
+    files[serial] = file;
+  }
+  const script = join(import.meta.dirname, 'matrix-guest.sh');
+  // the disk ends at a sector
+  const padded = join(bench.folder, 'script');
+  await using handle = await open(padded, 'w');
+  await handle.writeFile(await readFile(script));
+  await handle.truncate(Math.ceil((await stat(script)).size / 4096) * 4096);
+
+  // a task, so that the server gives the machine its boot files
+  await bench.addTask('lab-01', 'inventory', {});
+  machine = await bench.startAgent(MAC, {
+    debug: true,
+    memory: 1536,
+    disks: [
+      { file: padded, serial: 'script', readOnly: true },
+      ...Object.entries(files).map(([serial, file]) => ({ file, serial })),
+    ],
+  });
+  sh = await openShell(machine, { timeoutMs: 180_000 });
+  await sh(`tr -d '\\0' </dev/vda >/tmp/guest.sh; . /tmp/guest.sh`);
+});
+
+test.after.always(async () => {
+  if (process.env['FOG_TEST_PRINT'] && machine) console.log(machine.console());
+  await machine?.kill();
+  await cleanups.run();
+});
+
+const factsOf = async (serial: string): Promise<Fact[]> => {
+  const text = await sh(`facts ${serial}`, { timeoutMs: 300_000 });
+  return [...text.matchAll(/^FACT (.*?)\r?$/gm)].map(([, line = '']) => {
+    const [number, type = '', label = '', bytes, filesystemBytes, check = '', files, sum = ''] =
+      line.split('|');
+    return {
+      number: Number(number),
+      type,
+      label,
+      bytes: Number(bytes),
+      filesystemBytes: Number(filesystemBytes),
+      check,
+      files: Number(files),
+      sum,
+    };
+  });
+};
+
+/** Let the agent do what is queued, as a technician would: by typing its name. */
+const work = async (): Promise<void> => {
+  await sh('fog run --stay >/tmp/agent.log 2>&1', { timeoutMs: 900_000 });
+};
+
+const addTask = (type: string, params: object): Promise<string> =>
+  bench.addTask('lab-01', type, params, 'stay');
+
+const hash = async (serial: Kind): Promise<string> => await hashOf(join(bench.folder, serial));
+
+const succeeded = async (t: ExecutionContext, id: string) => {
+  const { task, result } = await bench.ended(id);
+  t.is(task.state, 'succeeded', JSON.stringify(result.error));
+  return result;
+};
+
+for (const kind of ['gpt', 'dos'] as const) {
+  test.serial(
+    `${kind}: every filesystem is captured by used blocks, and the source stays as it was`,
+    async (t) => {
+      const { script, contents } = sources[kind];
+      const lines = script.map((line) => `'${line}'`).join(' ');
+      await sh(`printf '%s\\n' ${lines} | make ${kind}`);
+      const made = await sh(`contents ${kind} ${contents.join(' ')}`, { timeoutMs: 300_000 });
+      t.notRegex(made, /BROKEN/);
+      const facts = await factsOf(kind);
+      found.set(kind, facts);
+      t.deepEqual(
+        facts.map(({ type }) => type),
+        contents.map((content) => (content === 'fat' ? 'vfat' : content)),
+        made,
+      );
+      for (const { number, check } of facts) t.is(check, 'clean', `p${number}`);
+      await sh('sync');
+      const before = await hash(kind);
+
+      const id = await addTask('capture', { image: kind, disk: { serial: kind } });
+      await work();
+      await succeeded(t, id);
+      t.is(await hash(kind), before);
+      const manifest = await bench.manifest(kind, 1);
+      for (const { name, method, reason, filesystem } of manifest.disks[0]?.partitions ?? []) {
+        t.is(
+          method,
+          filesystem?.type === 'swap' ? 'recreate' : 'used',
+          `${name} ${filesystem?.type}: ${reason}`,
+        );
+      }
+    },
+  );
+
+  for (const how of ['same', 'larger'] as const) {
+    const serial = `${kind}-${how}` as const;
+    test.serial(`${kind} to a ${how === 'same' ? 'disk of the same size' : 'larger disk'}`, async (t) => {
+      const before = found.get(kind) ?? [];
+      const id = await addTask('deploy', { image: kind, disk: { serial } });
+      await work();
+      await succeeded(t, id);
+      const after = await factsOf(serial);
+      t.is(after.length, before.length);
+      for (const [at, fact] of after.entries()) {
+        const was = before[at];
+        const name = `p${fact.number} ${fact.type}`;
+        if (!was) throw new Error(`${name} was not in the source`);
+        t.deepEqual(content(fact), content(was), name);
+        t.is(fact.check, 'clean', name);
+        if (how === 'same') t.is(fact.bytes, was.bytes, name);
+        else if (growable.has(fact.type)) {
+          t.true(fact.bytes > was.bytes, `${name} has ${fact.bytes} bytes as before`);
+          t.true(fact.filesystemBytes > was.filesystemBytes, `${name}: its filesystem did not grow`);
+        }
+      }
+    });
+  }
+}
+
+/** what must be the same on every copy */
+const content = ({ number, type, label, files, sum }: Fact) => ({ number, type, label, files, sum });
