@@ -6,6 +6,7 @@ import { requireSound } from './damage.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
 import { fittingVersion } from './deploy-fit.ts';
+import { assertIdentityPossible } from './deploy-identity.ts';
 import { createPlanner, drawingOf, summaryOf } from './deploy-plan.ts';
 import { claimTargets, pairDisks } from './deploy-targets.ts';
 import { transferImage } from './deploy-transfer.ts';
@@ -34,6 +35,7 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   const plans = planned.map(({ plan }) => plan);
   context.showPlan(plans.length === 1 ? plans[0] : plans);
   for (const { warnings } of plans) for (const warning of warnings) context.warn(warning);
+  assertIdentityPossible(image.manifest, plans, task.params, context.hostName);
   const { version: written, derivedFrom } = image.manifest;
   const result = { image: { name, version: written, ...(derivedFrom === null ? {} : { derivedFrom }) } };
   if (dryRun) {
@@ -50,7 +52,13 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   // growing changes chunks that were reported as durable: an attempt after this one must look for itself
   await context.reportDurable({ binding, ranges: {} });
   // the first disk boots: its table comes last
-  for (const { claim, plan } of targets.toReversed()) await finishDisk({ claim, plan, image, context });
+  const unmet: (ImagingError | null)[] = [];
+  for (const { claim, plan } of targets.toReversed()) {
+    unmet.push(
+      await finishDisk({ claim, plan, image, captured: wanted.manifest, params: task.params, context }),
+    );
+  }
+  for (const error of unmet) if (error) throw error;
   return { ...result, stats, summary: `Wrote ${summaryOf(plans, image.manifest)}` };
 };
 

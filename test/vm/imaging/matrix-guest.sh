@@ -81,13 +81,18 @@ facts() {
   local disk number node type
   disk=$(node_of "$1")
   blockdev --flushbufs "$disk"
+  [ -n "$(nodes_of "$disk")" ] || lsblk -o NAME,PARTN,TYPE,SIZE,SERIAL,RO
   while read -r number node; do
     type=$(blkid -p -s TYPE -o value "$node")
     local files='' sum='' size=''
     if [ "$type" != swap ]; then
-      local how=ro
-      case $type in xfs) how=ro,norecovery,nouuid ;; ext*) how=ro,noload ;; esac
-      mount -t "${type/ntfs/ntfs3}" -o "$how" "$node" /mnt/one || continue
+      local as=$type how=ro
+      case $type in
+        ntfs) as=ntfs3 ;;
+        xfs) how=ro,norecovery,nouuid ;;
+        ext*) as=ext4 how=ro,noload ;;
+      esac
+      mount -t "$as" -o "$how" "$node" /mnt/one || continue
       files=$(cd /mnt/one && find . -type f ! -path './lost+found/*' | wc -l)
       sum=$(cd /mnt/one && find . -type f ! -path './lost+found/*' | LC_ALL=C sort | tr '\n' '\0' | xargs -0 sha256sum | sha256sum | cut -c1-64)
       size=$(stat -f -c '%b * %S' /mnt/one)

@@ -130,7 +130,7 @@ const factsOf = async (serial: string): Promise<Fact[]> => {
 
 /** Let the agent do what is queued, as a technician would: by typing its name. */
 const work = async (): Promise<void> => {
-  await sh('fog run --stay >/tmp/agent.log 2>&1', { timeoutMs: 900_000 });
+  await sh('fog run --stay >/tmp/agent.log 2>&1; [ $? = 0 ] || tail /tmp/agent.log', { timeoutMs: 900_000 });
 };
 
 const addTask = (type: string, params: object): Promise<string> =>
