@@ -32,7 +32,9 @@ const resize = async (folder: string, size: string): Promise<void> => {
   const once = () => run('btrfs', ['filesystem', 'resize', size, folder], { timeoutMs: TOOL_MS });
   try {
     await once();
-  } catch {
+  } catch (error) {
+    // the second try may end otherwise: Linux 6.18 aborts the transaction and says "Input/output error"
+    console.error(String(error));
     await run('btrfs', ['balance', 'start', '-dusage=90', '-musage=90', folder], {
       timeoutMs: TOOL_MS,
       // a balance that finds no room has done what it could

@@ -11,7 +11,7 @@ export interface FitOptions<P> {
   /** size in bytes of the disk that each disk of the image goes to, by its name there (`d1`) */
   targets: Readonly<Record<string, number>>;
   /** a plan, or a refusal: of the task's version first, then of a smaller one */
-  plan: (manifest: Manifest) => P;
+  plan: (manifest: Manifest) => P | Promise<P>;
   context: TaskContext;
 }
 
@@ -29,14 +29,16 @@ const POLL_MS = 2000;
 export const fittingVersion = async <P>(
   options: FitOptions<P>,
 ): Promise<{ image: FetchedImage; plan: P }> => {
-  const { image, plan, context } = options;
+  const { task, image, plan, context } = options;
   try {
-    return { image, plan: plan(image.manifest) };
+    return { image, plan: await plan(image.manifest) };
   } catch (error) {
-    if (!hasCode(error, 'TARGET_TOO_SMALL')) throw error;
+    // partitions chosen by number go where the disk has them: a smaller version has other places
+    const chosen = task.params.partitions ?? task.params.keep;
+    if (!hasCode(error, 'TARGET_TOO_SMALL') || chosen) throw error;
     context.log.info({ err: error }, 'the image is too large for this disk: asking for a smaller version');
     const smaller = await smallerVersion(options, error);
-    return { image: smaller, plan: plan(smaller.manifest) };
+    return { image: smaller, plan: await plan(smaller.manifest) };
   }
 };
 

@@ -5,7 +5,18 @@ import { ImagingError } from '../../agent/errors.ts';
 import { shrinkerFor } from '../../agent/filesystem/shrink.ts';
 import { run } from '../../agent/process/run.ts';
 import { bytesOf } from '../agent/image/helpers.ts';
-import { MIB, memoryFolder, sparseFile, treeHashes, withLoop } from './shrink-helpers.ts';
+import { testServer } from '../server-stub/support.ts';
+import {
+  extract,
+  MIB,
+  makeTree,
+  memoryFolder,
+  shrink,
+  sparseFile,
+  storeImage,
+  treeHashes,
+  withLoop,
+} from './shrink-helpers.ts';
 
 const signal = new AbortController().signal;
 const SIZE = 1024 * MIB;
@@ -73,4 +84,22 @@ test('the helper takes a regular file and a size, nothing else', async (t) => {
     t.is(exitCode, 1, args.join(' '));
     t.regex(stderr, /Cannot resize/);
   }
+});
+
+test('a server that runs as root makes an image of btrfs smaller', async (t) => {
+  const folder = await memoryFolder(t);
+  const server = await testServer(t, { data: join(folder, 'data') });
+  const tree = await makeTree(join(folder, 'tree'), 40 * MIB);
+  const size = 2 * SIZE;
+  const file = await sparseFile(join(folder, 'whole.img'), size);
+  await run('mkfs.btrfs', ['-q', file]);
+  await withLoop(file, folder, async (root) => {
+    await run('cp', ['-r', `${tree}/.`, root]);
+  });
+  await storeImage(server.app.fog, 'lab', [{ file, type: 'btrfs', size, role: 'os' }]);
+  const job = await shrink(t, server, 'lab', 1, { to: 800_000_000 });
+  t.is(job.error, null, JSON.stringify(job.error));
+  const out = await extract(server.data, 'lab', 2, 'p1', join(folder, 'out.img'));
+  await run('btrfs', ['check', '--readonly', out]);
+  t.is(await withLoop(out, folder, treeHashes, 'loop,ro'), await treeHashes(tree));
 });

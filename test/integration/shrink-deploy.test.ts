@@ -122,6 +122,13 @@ test('a disk that fits needs nothing; one that never will is refused with the si
   t.true(needed > 20 * MIB && needed < 400 * MIB, String(needed));
 });
 
+test('partitions chosen by number take no smaller version', async (t) => {
+  const { server, mac, start } = await deployTo(t, TARGET, { partitions: [1] });
+  const error = await t.throwsAsync((await start(mac)).plan, { instanceOf: ImagingError });
+  t.is(error.code, 'TARGET_TOO_SMALL');
+  t.false(server.app.fog.shrinks.isSource('lab', 1));
+});
+
 test('a dry run makes nothing, and uses what is there', async (t) => {
   const { server, mac, start } = await deployTo(t, TARGET, { dryRun: true });
   const { plan } = await start(mac);

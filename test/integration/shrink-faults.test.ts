@@ -77,6 +77,8 @@ test.serial('space that runs out in the middle ends it, and everything is given 
   const { error } = await shrink(t, server, 'lab', 1, { to: 200_000_000 });
   t.is(error?.code, 'SCRATCH_FULL');
   t.deepEqual(await leftOf(data), nothingMade);
+  const after = await server.app.fog.db.selectFrom('chunks').select('id').execute();
+  t.is(after.length, before.length);
   await rm(filler);
   process.env['PATH'] = path;
   t.is((await shrink(t, server, 'lab', 1, { to: 200_000_000 })).error, null, 'with room it works');

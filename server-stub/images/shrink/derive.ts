@@ -14,6 +14,7 @@ import { addUpload, openUploadsOf, type Upload } from '../../store/uploads.ts';
 import { hashBytes } from '../durable.ts';
 import { checkChunks } from '../hurt.ts';
 import { publishVersion } from '../publish.ts';
+import { collectChunks } from '../remove.ts';
 import { abandonUpload, keepChunks, missingChunks, uploadFolder } from '../uploads.ts';
 import { filesOf, versionFolder } from '../version-folder.ts';
 import type { ShrinkPlan } from './layout.ts';
@@ -55,29 +56,40 @@ export const deriveVersion = async (state: State, options: DeriveOptions): Promi
     Math.max(...spaces.map(({ scratch }) => scratch), 0) +
     spaces.reduce((sum, { stored }) => sum + stored, 0);
 
-  return withScratch(state, needed, signal, async (scratch, bounded) => {
-    const upload = await openDerived(state, manifest);
-    const pool = createPool({
-      memory: POOL_MEMORY,
-      // agents and their heartbeats come first
-      workers: Math.max(1, Math.floor(availableParallelism() / 2)),
-    });
-    try {
-      const smaller: SmallerPartition[] = [];
-      for (const part of parts) {
-        smaller.push(await shrinkOne(state, options, { ...part, scratch, upload, pool, signal: bounded }));
-      }
+  let upload: Upload | undefined;
+  try {
+    return await withScratch(state, needed, signal, async (scratch, bounded) => {
+      upload = await openDerived(state, manifest);
+      const smaller = await shrinkAll(state, options, parts, { scratch, upload, signal: bounded });
       options.onStep('publishing');
       await publishDerived(state, upload, options, smaller);
       return upload.version;
-    } catch (error) {
-      await abandonUpload(state, upload.taskId);
-      await lookAtChunk(state, error);
-      throw error;
-    } finally {
-      await pool.close();
-    }
-  });
+    });
+  } catch (error) {
+    // the scratch space is given back before this: on a full disk the database could not write
+    if (upload) await abandonUpload(state, upload.taskId);
+    if (hasCode(error, 'SCRATCH_FULL')) await collectChunks(state);
+    await lookAtChunk(state, error);
+    throw error;
+  }
+};
+
+const shrinkAll = async (
+  state: State,
+  options: DeriveOptions,
+  parts: readonly Omit<Part, keyof Place>[],
+  place: Omit<Place, 'pool'>,
+): Promise<SmallerPartition[]> => {
+  // agents and their heartbeats come first
+  const workers = Math.max(1, Math.floor(availableParallelism() / 2));
+  const pool = createPool({ memory: POOL_MEMORY, workers });
+  try {
+    const smaller: SmallerPartition[] = [];
+    for (const part of parts) smaller.push(await shrinkOne(state, options, { ...part, ...place, pool }));
+    return smaller;
+  } finally {
+    await pool.close();
+  }
 };
 
 /** At the start of a server: nothing is being made, so what is there was left by one that was killed. */
@@ -103,16 +115,19 @@ const openDerived = async (state: State, { image, version }: Manifest): Promise<
   return upload;
 };
 
-type Part = {
-  partition: ImagePartition;
-  size: number;
-  chunkSize: number;
-  from: string;
+interface Place {
   scratch: string;
   upload: Upload;
   pool: ChunkPool;
   signal: AbortSignal;
-};
+}
+
+interface Part extends Place {
+  partition: ImagePartition;
+  size: number;
+  chunkSize: number;
+  from: string;
+}
 
 const shrinkOne = async (
   state: State,

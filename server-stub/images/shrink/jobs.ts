@@ -71,10 +71,16 @@ export const createShrinks = (state: State, onError: (error: unknown) => void): 
       tasks: new Set(),
       ...rest,
     };
+    remember(job);
+    return job;
+  };
+
+  /** the last ones that ended, in the order of their ends */
+  const remember = (job: ShrinkJob): void => {
+    jobs.delete(job.id);
     jobs.set(job.id, job);
     const ended = [...jobs.values()].filter((one) => one.state === 'done' || one.state === 'failed');
     for (const { id } of ended.slice(0, -REMEMBERED)) jobs.delete(id);
-    return job;
   };
 
   const make = async (job: ShrinkJob, origin: Manifest, plan: ShrinkPlan): Promise<void> => {
@@ -109,10 +115,14 @@ export const createShrinks = (state: State, onError: (error: unknown) => void): 
       state.announce({ kind: 'image', subject: image, data: { version, what, job: job.id, ...rest } });
     tell('shrink begins', { targets: job.targets });
     void oneAtATime(() => make(job, origin, plan)).then(
-      () => tell('shrink ended', { result: job.result }),
+      () => {
+        remember(job);
+        tell('shrink ended', { result: job.result });
+      },
       (thrown: unknown) => {
         job.error = toImagingError(thrown);
         job.state = 'failed';
+        remember(job);
         tell('shrink failed', { code: job.error.code, message: job.error.message });
         if (job.error.code === 'INTERNAL' && !closing.signal.aborted) onError(thrown);
       },
