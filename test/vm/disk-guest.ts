@@ -183,6 +183,24 @@ const fallback = async () => {
   return { made, files, again, same, full, left: Object.keys(await filesOfEsp(node)) };
 };
 
+/** Variables until the kernel takes none: large ones first, because each write takes the firmware long. */
+const fillFirmware = async (): Promise<string> => {
+  let reason = '';
+  let number = 0;
+  for (const size of [7500, 1000, 100]) {
+    for (let full = false; !full && number < 200; number++) {
+      const name = `/sys/firmware/efi/efivars/Fill${number}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f`;
+      // non-volatile, boot and run time access
+      const bytes = Buffer.concat([Buffer.from([7, 0, 0, 0]), Buffer.alloc(size, 1)]);
+      await writeFile(name, bytes).catch((error) => {
+        reason = String(error);
+        full = true;
+      });
+    }
+  }
+  return reason;
+};
+
 /** A firmware that takes no variable any more: with a fallback loader that is a warning, without an error. */
 const fullFirmware = async () => {
   await using claim = await claimDisk(await bySerial('SATA-1'));
@@ -191,15 +209,7 @@ const fullFirmware = async () => {
   const node = (await addPartitions(claim, plan)).get('p1') ?? '';
   await fillEsp(node, ['\\EFI\\debian\\grubx64.efi']);
   await writeTable(claim, plan);
-  let reason = '';
-  for (let number = 0; number < 400 && !reason; number++) {
-    const name = `/sys/firmware/efi/efivars/Fill${number}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f`;
-    // non-volatile, boot and run time access
-    const bytes = Buffer.concat([Buffer.from([7, 0, 0, 0]), Buffer.alloc(3000, 1)]);
-    await writeFile(name, bytes).catch((error) => {
-      reason = String(error);
-    });
-  }
+  const reason = await fillFirmware();
   const options = { claim, partition: 1, device: `${claim.path}1`, label: 'full' };
   const without = await setBootEntry(options).catch((error) => toImagingError(error).code);
   const again = (await addPartitions(claim, plan)).get('p1') ?? '';
