@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib';
-import { ImagingError } from '../errors.ts';
+import { hasCode, ImagingError } from '../errors.ts';
 import { readAt, writeAt } from './device-io.ts';
 
 // UEFI specification 2.10, section 5.3: offsets in the header and in an entry, little-endian
@@ -31,14 +31,30 @@ export const gptUsable = (size: number, sectorSize: number): { start: number; en
 export const GPT_NAME_UNITS = NAME.bytes / 2;
 
 /**
- * Partition names straight from the primary table, by number. sfdisk 2.38 leaves names out of its
- * JSON that the C locale cannot print.
+ * Partition names straight from the primary table, by number, and what is wrong with the backup. sfdisk 2.38
+ * leaves names out of its JSON that the C locale cannot print, and goes on with the backup of a damaged primary
+ * table; Linux does not, so that such a disk has no partitions for anybody else.
  *
  * @throws ImagingError DISK_READ_FAILED, LAYOUT_UNSUPPORTED (no sound primary table)
  */
-export const readGptNames = async (path: string, sectorSize: number): Promise<Map<number, string>> => {
-  const { entries, entrySize } = await readTableAt(path, sectorSize, sectorSize);
+export const readGptNames = async (
+  path: string,
+  size: number,
+  sectorSize: number,
+): Promise<{ names: Map<number, string>; warnings: string[] }> => {
+  const backup = await readCopy(path, sectorSize, backupAt(size, sectorSize));
+  const primary = await readCopy(path, sectorSize, sectorSize);
+  if (primary instanceof ImagingError) {
+    throw new ImagingError(
+      'LAYOUT_UNSUPPORTED',
+      backup instanceof ImagingError
+        ? `Cannot use ${path}: its GPT is damaged, the primary copy and the backup`
+        : `Cannot use ${path}: its primary GPT is damaged. The backup is sound: "sgdisk -e" on the disk makes the primary anew from it`,
+      { cause: primary, details: { path } },
+    );
+  }
   const names = new Map<number, string>();
+  const { entries, entrySize } = primary;
   for (let index = 0; index * entrySize < entries.length; index++) {
     const entry = entries.subarray(index * entrySize, (index + 1) * entrySize);
     // an entry without a type is unused
@@ -46,8 +62,24 @@ export const readGptNames = async (path: string, sectorSize: number): Promise<Ma
     const text = entry.subarray(NAME.offset, NAME.offset + NAME.bytes).toString('utf16le');
     names.set(index + 1, text.split('\0')[0] ?? '');
   }
-  return names;
+  return { names, warnings: backup instanceof ImagingError ? [backupWarning(path)] : [] };
 };
+
+const backupWarning = (path: string): string =>
+  `the backup GPT of ${path} is damaged or not at the end of the disk; the primary one is used`;
+
+/** The damage as a value: which copy is sound decides what to say. */
+const readCopy = async (path: string, sectorSize: number, at: number) => {
+  try {
+    return await readTableAt(path, sectorSize, at);
+  } catch (error) {
+    if (hasCode(error, 'LAYOUT_UNSUPPORTED') && error instanceof ImagingError) return error;
+    throw error;
+  }
+};
+
+const backupAt = (size: number, sectorSize: number): number =>
+  (Math.floor(size / sectorSize) - 1) * sectorSize;
 
 /**
  * Set partition names in both tables. sfdisk drops names with characters beyond U+FFFF or, in the C
@@ -61,10 +93,9 @@ export const writeGptNames = async (
   sectorSize: number,
   names: ReadonlyMap<number, string>,
 ): Promise<void> => {
-  const lastSector = (Math.floor(size / sectorSize) - 1) * sectorSize;
   const pieces: { offset: number; bytes: Uint8Array }[] = [];
   // backup first: were this interrupted between the two, the primary would still be sound
-  for (const at of [lastSector, sectorSize]) {
+  for (const at of [backupAt(size, sectorSize), sectorSize]) {
     const { header, entries, entriesAt, entrySize } = await readTableAt(path, sectorSize, at);
     for (const [number, name] of names) {
       if (name.length > GPT_NAME_UNITS) {

@@ -26,6 +26,8 @@ export interface Item {
   /** from the extended boot record to the logical partition behind it; 0 for all others */
   lead: number;
   mobility: Mobility;
+  /** lies on the target already and stays as it is */
+  frozen: boolean;
   partition: ImagePartition | null;
 }
 
@@ -43,7 +45,7 @@ export const usableRange = (
   if (table === 'gpt') return gptUsable(size, logicalSectorSize);
   const whole = wholeSectors(size, logicalSectorSize);
   if (table === 'none') return { start: 0, end: whole };
-  return { start: logicalSectorSize, end: Math.min(whole, (MBR_SECTORS - 1) * logicalSectorSize) };
+  return { start: logicalSectorSize, end: whole };
 };
 
 /** Smallest disk whose usable range ends at `end` or later. */
@@ -60,7 +62,7 @@ export const itemsOf = (disk: ImageDisk): Item[] => {
     const { name, start, size, bootRecord } = partition;
     const lead = chain && bootRecord !== null ? start - bootRecord : 0;
     const mobility = bootRecord !== null && !chain ? 'pinned' : mobilityOf(partition, disk);
-    return { name, start, size, lead, mobility, partition };
+    return { name, start, size, lead, mobility, frozen: false, partition };
   });
   return [...items, ...loneRecords(disk, chain)].sort((a, b) => a.start - a.lead - (b.start - b.lead));
 };
@@ -126,7 +128,7 @@ const inOrder = ({ extended, partitions }: ImageDisk): boolean => {
 const loneRecords = (disk: ImageDisk, chain: boolean): Item[] => {
   const { extended, partitions, logicalSectorSize } = disk;
   if (!extended) return [];
-  const alone = { lead: 0, mobility: 'pinned', partition: null } as const;
+  const alone = { lead: 0, mobility: 'pinned', frozen: false, partition: null } as const;
   const records = partitions.flatMap(({ bootRecord }) => (bootRecord === null ? [] : [bootRecord]));
   if (records.length === 0) {
     return [{ name: 'extended', start: extended.start, size: extended.size, ...alone }];

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 import type { Plan } from '../protocol/index.ts';
@@ -69,6 +70,8 @@ export const syncPartitions = async (
   assertClaim(claim);
   const { path } = claim;
   for (const one of await knownPartitions(path)) {
+    // the kernel makes a tiny device of a container, so that a boot loader could be put there
+    if (one.number === table.extended?.number && one.start === table.extended.start) continue;
     if (!table.partitions.some((wanted) => isSame(one, wanted))) await forget(path, one.number, options);
   }
   const known = await knownPartitions(path);
@@ -118,9 +121,14 @@ const knownPartitions = async (disk: string): Promise<Place[]> => {
   return places;
 };
 
+/** A prober (udev, lsblk) may hold a node for a moment; who holds it longer uses it. */
 const forget = async (disk: string, number: number, options: Options): Promise<void> => {
-  await run('partx', ['--delete', '--nr', `${number}:${number}`, disk], { ...options, okExitCodes: [0, 1] });
-  if ((await knownPartitions(disk)).every((known) => known.number !== number)) return;
   const node = partitionPath(disk, number);
+  for (let tries = 0; tries < 60; tries++) {
+    if (tries > 0) await sleep(50, undefined, options);
+    const args = ['--delete', '--nr', `${number}:${number}`, disk];
+    await run('partx', args, { ...options, okExitCodes: [0, 1] });
+    if ((await knownPartitions(disk)).every((known) => known.number !== number)) return;
+  }
   throw new ImagingError('DISK_IN_USE', `Cannot remove ${node}: it is in use`, { details: { path: node } });
 };

@@ -1,73 +1,125 @@
 import { ImagingError } from '../errors.ts';
 import { driverFor } from '../filesystem/index.ts';
-import type {
-  ByteRange,
-  DiskFacts,
-  Firmware,
-  ImageDisk,
-  ImagePartition,
-  Manifest,
-  Plan,
-  PlannedPartition,
-} from '../protocol/index.ts';
-import { gptUsable } from './gpt.ts';
+import type { DiskFacts, Firmware, ImageDisk, ImagePartition, Manifest, Plan } from '../protocol/index.ts';
+import { freshIdentity } from './fresh-identity.ts';
+import { growLayout } from './grow-layout.ts';
+import {
+  diskSizeFor,
+  hasFixedSize,
+  hasWindows,
+  type Item,
+  itemsOf,
+  MBR_SECTORS,
+  type Placed,
+  placeExtended,
+  type Range,
+  unmoved,
+  usableRange,
+} from './layout.ts';
+import { layoutProblem } from './layout-check.ts';
+import { warningsOf } from './plan-warnings.ts';
+import { movesOf, planned, unusedRanges } from './planned.ts';
+import { type Kept, keepPresent, planIntoPresent } from './planner-present.ts';
+import type { DiskTable } from './table.ts';
 
 export interface PlanOptions {
   /** how the target machine boots */
   firmware: Firmware;
   grow: boolean;
+  /** number of the one partition that takes all growth; default: in proportion to their sizes */
+  growPartition?: number;
+  /** write these partitions only, into the layout that the disk has: needs `present` */
+  partitions?: readonly number[];
+  /** leave these partitions as they lie on the disk: needs `present` */
+  keep?: readonly number[];
+  /** the table that the target has now, for `partitions` and `keep` */
+  present?: DiskTable;
+  /**
+   * fresh GUIDs for disk and partitions, or a fresh MBR signature, all derived from this text: the same text
+   * (the task's id) gives the same identity, so that a second attempt goes on with the plan of the first
+   */
+  newIdentity?: string;
   /** `d1`…; needed only where the image has several disks */
   imageDisk?: string;
-  /** whether a filesystem (libblkid's name) can be grown; default: what agent/filesystem has drivers for */
-  growable?: (filesystem: string) => boolean;
+  /** whether a partition's content can be grown; default: what agent/filesystem has drivers for */
+  growable?: (partition: ImagePartition) => boolean;
 }
 
-const MIB = 1024 * 1024;
-/** MBR holds 32-bit sector numbers */
-const MBR_SECTORS = 2 ** 32;
-const extendedTypes = new Set(['05', '0f', '85', 'c5']);
-
 /**
- * What a deploy will do to one disk, from image and disk alone: no device is looked at. Partitions
- * keep their places; the last one that can grow takes the free space behind it, and swap or recovery
- * partitions in its way move to the end of the disk.
+ * What a deploy will do to one disk, from image, disk and options alone: no device is looked at. Partitions keep
+ * their places; on a larger disk those that can grow share the new space (growLayout).
  *
- * @throws ImagingError TARGET_TOO_SMALL (`neededBytes` and `availableBytes` in details),
+ * @throws ImagingError TARGET_TOO_SMALL (`neededBytes` and `availableBytes` in details), OPTION_REFUSED,
  *   SECTOR_SIZE_MISMATCH, FIRMWARE_MISMATCH, LAYOUT_UNSUPPORTED, IMAGE_INVALID
  */
 export const planDeploy = (manifest: Manifest, target: DiskFacts, options: PlanOptions): Plan => {
-  const { growable = canBeGrown } = options;
   const disk = pickImageDisk(manifest, options.imageDisk);
-  assertFirmware(manifest, options.firmware);
+  if (manifest.disks.length === 1 || boots(disk)) assertFirmware(manifest, options.firmware);
   assertSectorSize(disk, target);
-  assertLayout(disk);
-  const usable = usableRange(disk.table, target);
-  assertFits(disk, target, usable);
+  const problem = layoutProblem(disk);
+  if (problem) throw new ImagingError('IMAGE_INVALID', `Cannot plan: ${problem}`);
+  assertOptions(manifest, disk, options);
+  const header = headerOf(manifest, disk, target);
+  const growable = growableIn(options);
+  if (options.partitions) {
+    return { ...header, ...planIntoPresent(disk, target, options.partitions, options, growable) };
+  }
 
-  const placed: PlannedPartition[] = [...disk.partitions].sort((a, b) => a.start - b.start).map(unchanged);
-  const partitions =
-    options.grow && disk.table !== 'none' ? growLast(placed, disk, usable.end, growable) : placed;
-  return {
-    image: manifest.image,
-    version: manifest.version,
-    imageDisk: disk.name,
-    disk: {
-      serial: target.serial ?? '',
-      wwn: target.wwn ?? '',
-      size: target.size,
-      logicalSectorSize: target.logicalSectorSize,
-    },
-    table: disk.table,
-    tableId: disk.tableId,
-    partitions,
-    unused: disk.table === 'none' ? [] : unusedRanges(partitions, usable),
-    warnings: warningsOf(disk, target, partitions, usable, options.grow),
+  const usable = usableRange(disk.table, target);
+  const layOut = (items: readonly Item[]): Placed[] => {
+    assertFits(disk, target, items, usable);
+    return options.grow && target.size > disk.size
+      ? growOn(disk, target, items, usable, options, growable)
+      : items.map(unmoved);
   };
+  const { items, places, kept } = options.keep
+    ? keepPresent(disk, options.keep, options, layOut)
+    : { ...laidOut(itemsOf(disk), layOut), kept: [] };
+  const written = items.flatMap((item, index) => {
+    const place = places[index];
+    const isKept = kept.some(({ name }) => name === item.name);
+    return item.partition && place && !isKept ? [planned(item.partition, place)] : [];
+  });
+  const plan: Plan = {
+    ...header,
+    oldTable: options.keep ? 'replaced' : 'removed',
+    extended: placeExtended(disk, items, places, usable.end),
+    partitions: written,
+    kept: kept.map(({ partition }) => partition),
+    moved: movesOf(disk, written),
+    unused: unusedRanges(
+      disk.table,
+      written,
+      kept.map(({ partition }) => partition),
+      usable,
+      target,
+    ),
+    warnings: [],
+  };
+  const named = options.newIdentity === undefined ? plan : freshIdentity(plan, options.newIdentity);
+  return { ...named, warnings: [...warningsOf(disk, target, named, options), ...kept.flatMap(keptWarnings)] };
 };
 
-/** A physical volume of LVM takes what it is given, and hands it to the volumes in it (agent/volumes). */
-const canBeGrown = (filesystem: string): boolean =>
-  filesystem === 'LVM2_member' || driverFor(filesystem)?.growable === true;
+const keptWarnings = ({ warning }: Kept): string[] => (warning ? [warning] : []);
+
+const laidOut = (items: Item[], layOut: (items: readonly Item[]) => Placed[]) => ({
+  items,
+  places: layOut(items),
+});
+
+const headerOf = (manifest: Manifest, disk: ImageDisk, target: DiskFacts) => ({
+  image: manifest.image,
+  version: manifest.version,
+  imageDisk: disk.name,
+  disk: {
+    serial: target.serial ?? '',
+    wwn: target.wwn ?? '',
+    size: target.size,
+    logicalSectorSize: target.logicalSectorSize,
+  },
+  table: disk.table,
+  tableId: disk.tableId,
+});
 
 const pickImageDisk = (manifest: Manifest, name: string | undefined): ImageDisk => {
   const disk = name === undefined ? manifest.disks[0] : manifest.disks.find((one) => one.name === name);
@@ -80,6 +132,13 @@ const pickImageDisk = (manifest: Manifest, name: string | undefined): ImageDisk 
       : `Cannot plan: the image has no disk ${name} (${names})`,
   );
 };
+
+/** Of several disks only those with something to boot from have to suit the machine's firmware. */
+const boots = ({ partitions }: ImageDisk): boolean =>
+  partitions.some(
+    ({ role, attributes }) =>
+      role === 'esp' || role === 'bios-boot' || role === 'os' || attributes === 'bootable',
+  );
 
 const assertFirmware = (manifest: Manifest, firmware: Firmware): void => {
   if (manifest.firmware === firmware) return;
@@ -102,56 +161,63 @@ const assertSectorSize = (disk: ImageDisk, target: DiskFacts): void => {
   );
 };
 
-/** What no plan may be made from: a manifest is somebody else's data. */
-const assertLayout = (disk: ImageDisk): void => {
-  const invalid = (reason: string) => new ImagingError('IMAGE_INVALID', `Cannot plan: ${reason}`);
-  const numbers = new Set<number>();
-  const names = new Set<string>();
-  let end = 0;
-  for (const partition of [...disk.partitions].sort((a, b) => a.start - b.start)) {
-    const { name, number, start, size } = partition;
-    if (numbers.has(number) || names.has(name)) throw invalid(`partition ${name} appears twice`);
-    numbers.add(number);
-    names.add(name);
-    if (size === 0) throw invalid(`partition ${name} is empty`);
-    if (start % disk.logicalSectorSize !== 0 || size % disk.logicalSectorSize !== 0) {
-      throw invalid(`partition ${name} does not begin and end at a sector`);
+const refused = (what: string, reason: string): ImagingError =>
+  new ImagingError('OPTION_REFUSED', `Cannot ${what}: ${reason}`);
+
+/** Options that contradict each other or the image; what depends on the disk is found later. */
+const assertOptions = (manifest: Manifest, disk: ImageDisk, options: PlanOptions): void => {
+  const { newIdentity, partitions, keep, growPartition, grow } = options;
+  if (partitions && keep)
+    throw refused('plan', 'partitions to write and partitions to keep exclude each other');
+  if (newIdentity !== undefined) {
+    const what = 'give the disk a new identity';
+    if (partitions) throw refused(what, 'the partition table stays as it is');
+    if (disk.table === 'none') throw refused(what, 'it has no partition table');
+    if (hasWindows(disk) || /windows/i.test(manifest.os?.name ?? '')) {
+      throw refused(what, 'the boot configuration of Windows names its disk and partitions by the old one');
     }
-    if (start < end) throw invalid(`partition ${name} overlaps another`);
-    end = start + size;
-    if (disk.table === 'dos' && extendedTypes.has(partition.type)) {
-      throw new ImagingError('LAYOUT_UNSUPPORTED', 'Cannot deploy: logical partitions are not supported');
-    }
-    if (disk.table === 'dos' && number > 4) throw invalid(`partition ${name} has no place in an MBR`);
   }
-  if (end > disk.size) throw invalid('its partitions reach beyond its disk');
-  if (disk.table === 'none' && (disk.partitions.length !== 1 || disk.partitions[0]?.start !== 0)) {
-    throw invalid('a disk without a table has one content, from its first byte');
-  }
-  const usable = usableRange(disk.table, disk);
-  if (disk.partitions.some(({ start }) => start < usable.start)) {
-    throw invalid('a partition begins inside the partition table');
-  }
+  if (growPartition === undefined) return;
+  const what = `grow partition ${growPartition}`;
+  const partition = disk.partitions.find(({ number }) => number === growPartition);
+  if (!partition) throw refused(what, 'the image has no such partition');
+  if (!grow) throw refused(what, 'the task says that nothing grows');
+  if (keep?.includes(growPartition)) throw refused(what, 'it is to be kept as it is');
+  if (partitions && !partitions.includes(growPartition))
+    throw refused(what, 'it is not among those to write');
+  const reason = whyNot(partition, options);
+  if (reason) throw refused(what, reason);
 };
 
-/** Where partitions may lie: behind the primary table, before the backup. */
-const usableRange = (
-  table: ImageDisk['table'],
-  disk: { size: number; logicalSectorSize: number },
-): { start: number; end: number } => {
-  const { size, logicalSectorSize } = disk;
-  if (table === 'gpt') return gptUsable(size, logicalSectorSize);
-  const whole = Math.floor(size / logicalSectorSize) * logicalSectorSize;
-  if (table === 'none') return { start: 0, end: whole };
-  return { start: logicalSectorSize, end: Math.min(whole, (MBR_SECTORS - 1) * logicalSectorSize) };
+/** A raw copy has a filesystem that was damaged, unknown or ambiguous: nothing to grow safely. */
+const whyNot = (partition: ImagePartition, { growable = hasDriver }: PlanOptions): string | null => {
+  const { role, method, filesystem } = partition;
+  if (hasFixedSize(role)) return `partitions of this role (${role}) keep their size`;
+  if (growable(partition) && role !== 'unknown') return null;
+  if (method === 'raw') return 'it is kept whole, without regard to what is in it';
+  return `nothing can grow ${filesystem?.type || 'what it holds'}`;
 };
 
-const assertFits = (disk: ImageDisk, target: DiskFacts, usable: { end: number }): void => {
-  const last = [...disk.partitions].sort((a, b) => b.start + b.size - (a.start + a.size))[0];
+/** A physical volume of LVM takes what it is given, and hands it to the volumes in it (agent/volumes). */
+const hasDriver = ({ method, filesystem }: ImagePartition): boolean =>
+  method === 'used' &&
+  (filesystem?.type === 'LVM2_member' || driverFor(filesystem?.type ?? '')?.growable === true);
+
+const growableIn =
+  (options: PlanOptions) =>
+  (partition: ImagePartition): boolean =>
+    whyNot(partition, options) === null;
+
+const assertFits = (
+  disk: ImageDisk,
+  target: DiskFacts,
+  items: readonly Item[],
+  usable: { end: number },
+): void => {
+  const last = items.toSorted((a, b) => b.start + b.size - (a.start + a.size))[0];
   const end = last ? last.start + last.size : 0;
   if (end <= usable.end) return;
-  const neededBytes =
-    end + (Math.floor(target.size / target.logicalSectorSize) * target.logicalSectorSize - usable.end);
+  const neededBytes = diskSizeFor(disk.table, end, disk.logicalSectorSize);
   throw new ImagingError(
     'TARGET_TOO_SMALL',
     `Cannot deploy: ${target.name} has ${target.size} bytes, the image needs ${neededBytes} (its last partition is ${last?.name})`,
@@ -159,107 +225,23 @@ const assertFits = (disk: ImageDisk, target: DiskFacts, usable: { end: number })
   );
 };
 
-const unchanged = (partition: ImagePartition): PlannedPartition => ({
-  name: partition.name,
-  number: partition.number,
-  start: partition.start,
-  size: partition.size,
-  contentSize: partition.size,
-  grow: false,
-  role: partition.role,
-  method: partition.method,
-  filesystem: partition.filesystem?.type ?? '',
-  type: partition.type,
-  uuid: partition.uuid,
-  label: partition.label,
-  attributes: partition.attributes,
-});
-
-/**
- * Partitions sorted by start. Walks back from the end of the disk to the last one that can grow,
- * pushing what may move to the end. Chunks count from a partition's first byte, so a move costs
- * nothing. Nothing changes unless at least 1 MiB is won.
- */
-const growLast = (
-  partitions: readonly PlannedPartition[],
-  disk: ImageDisk,
-  usableEnd: number,
-  growable: (filesystem: string) => boolean,
-): PlannedPartition[] => {
-  const index = partitions.findLastIndex((partition) => canGrow(partition, growable));
-  const last = partitions[index];
-  if (!last) return [...partitions];
-  let limit = alignDown(usableEnd);
-  const behind: PlannedPartition[] = [];
-  for (const partition of partitions.slice(index + 1).reverse()) {
-    const start = alignDown(limit - partition.size);
-    const moved = canMove(partition, disk) && start > partition.start ? { ...partition, start } : partition;
-    behind.unshift(moved);
-    limit = alignDown(moved.start);
-  }
-  const size = limit - last.start;
-  if (size - last.size < MIB) return [...partitions];
-  return [...partitions.slice(0, index), { ...last, size, grow: true }, ...behind];
-};
-
-/** A raw copy has a filesystem that was damaged, unknown or ambiguous: nothing to grow safely. */
-const canGrow = (partition: PlannedPartition, growable: (filesystem: string) => boolean): boolean =>
-  (partition.role === 'os' || partition.role === 'data') &&
-  partition.method === 'used' &&
-  growable(partition.filesystem);
-
-/**
- * Swap and recovery only: nothing refers to their place on the disk. On MBR disks with Windows the
- * boot configuration names partitions by their offset.
- */
-const canMove = (partition: PlannedPartition, disk: ImageDisk): boolean =>
-  (partition.role === 'swap' || partition.role === 'recovery') && !(disk.table === 'dos' && hasWindows(disk));
-
-const hasWindows = (disk: ImageDisk): boolean =>
-  disk.partitions.some(
-    ({ type, filesystem }) => type === '07' || type === '27' || filesystem?.type === 'ntfs',
-  );
-
-/** What no content covers, the first MiB (boot code, MBR gap) and the backup table left out. */
-const unusedRanges = (
-  partitions: readonly PlannedPartition[],
-  usable: { start: number; end: number },
-): ByteRange[] => {
-  const ranges: ByteRange[] = [];
-  let position = Math.max(MIB, usable.start);
-  for (const { start, contentSize } of [...partitions].sort((a, b) => a.start - b.start)) {
-    if (start > position) ranges.push({ start: position, size: start - position });
-    position = Math.max(position, start + contentSize);
-  }
-  if (usable.end > position) ranges.push({ start: position, size: usable.end - position });
-  return ranges;
-};
-
-const warningsOf = (
+const growOn = (
   disk: ImageDisk,
   target: DiskFacts,
-  partitions: readonly PlannedPartition[],
-  usable: { end: number },
-  grow: boolean,
-): string[] => {
-  const warnings: string[] = [];
-  for (const partition of partitions) {
-    const original = disk.partitions.find(({ name }) => name === partition.name);
-    if (original && original.start !== partition.start) {
-      warnings.push(`${partition.name} (${partition.role}) moves to the end of the disk`);
-    }
+  items: readonly Item[],
+  usable: Range,
+  options: PlanOptions,
+  growable: (partition: ImagePartition) => boolean,
+): Placed[] => {
+  const canGrow = ({ partition, frozen }: Item): boolean =>
+    partition !== null && !frozen && growable(partition);
+  const only = items.find(
+    ({ partition }) => options.growPartition !== undefined && partition?.number === options.growPartition,
+  );
+  if (disk.table === 'none') {
+    return items.map((item) => (canGrow(item) ? { ...unmoved(item), size: usable.end } : unmoved(item)));
   }
-  const end = Math.max(0, ...partitions.map(({ start, size }) => start + size));
-  // alignment and the table's own space are no loss worth a word
-  if (grow && disk.table !== 'none' && usable.end - end >= 16 * MIB) {
-    warnings.push(
-      `${usable.end - end} bytes at the end of ${target.name} stay unused: no partition can take them`,
-    );
-  }
-  if (disk.table === 'dos' && target.size > MBR_SECTORS * target.logicalSectorSize) {
-    warnings.push('an MBR reaches 2^32 sectors only: the rest of the disk stays unused');
-  }
-  return warnings;
+  const mbrEnd = (MBR_SECTORS - 1) * target.logicalSectorSize;
+  const limit = disk.table === 'dos' ? Math.min(usable.end, mbrEnd) : usable.end;
+  return growLayout(items, { limit, canGrow, ...(only ? { only } : {}) });
 };
-
-const alignDown = (bytes: number): number => Math.floor(bytes / MIB) * MIB;

@@ -1,7 +1,7 @@
 import type { PartitionRole } from '../protocol/index.ts';
 
 export interface RoleFacts {
-  /** GPT type GUID in lower case, or two hex digits of an MBR type */
+  /** GPT type GUID in lower case, or two hex digits of an MBR type; empty for a disk without a table */
   type: string;
   /** libblkid's name, empty for none */
   filesystem: string;
@@ -14,7 +14,7 @@ export interface RoleFacts {
  * ("Wiederherstellung") and free text.
  */
 export const roleOf = ({ type, filesystem, hasOs = false }: RoleFacts): PartitionRole => {
-  const known = roleOfType[type.toLowerCase()] ?? 'unknown';
+  const known = roleOfType[type.toLowerCase()] ?? (type === '' && filesystem !== '' ? 'data' : 'unknown');
   // both are Linux's habit: a swap area in a partition of type "Linux filesystem", and the reverse
   if (filesystem === 'swap') return 'swap';
   if (known === 'swap' && filesystem !== '') return 'data';
@@ -35,6 +35,8 @@ const roleOfType: Readonly<Record<string, PartitionRole>> = {
   'bc13c2ff-59e6-4262-a352-b275fd6f7172': 'data',
   // BIOS boot: GRUB's core image
   '21686148-6449-6e6f-744e-656564454649': 'bios-boot',
+  // PowerPC PReP boot: the firmware reads a boot loader from its first block
+  '9e1a2d38-c612-4316-aa26-8b49521e5a8b': 'bios-boot',
   // Microsoft reserved
   'e3c9e316-0b5c-4db8-817d-f92df00215ae': 'msr',
   // Windows recovery environment
@@ -43,6 +45,15 @@ const roleOfType: Readonly<Record<string, PartitionRole>> = {
   '426f6f74-0000-11aa-aa11-00306543ecac': 'recovery',
   // Microsoft basic data: Windows itself and data
   'ebd0a0a2-b9e5-4433-87c0-68b6b72699c7': 'data',
+  // Linux LVM, RAID, LUKS, dm-crypt; ZFS as Solaris /usr
+  'e6d6d379-f507-44c2-a23c-238f2a3df928': 'data',
+  'a19d880f-05fc-4d3b-a006-743f0f84911e': 'data',
+  'ca7d7ccb-63ed-4c53-861c-1742536059cc': 'data',
+  '7ffec5c9-2d00-49b7-8941-3ea10a5586b7': 'data',
+  '6a898cc3-1dd2-11b2-99a6-080020736631': 'data',
+  // Apple HFS+ and APFS
+  '48465300-0000-11aa-aa11-00306543ecac': 'data',
+  '7c3457ef-0000-11aa-aa11-00306543ecac': 'data',
   // Lenovo boot, Sony boot, HP tools (hpqtool) as vendors set them
   'bfbfafe7-a34f-448a-9a5b-6213eb736c22': 'oem',
   'f4019732-066e-4e12-8273-346c5641494f': 'oem',
@@ -55,15 +66,14 @@ const roleOfType: Readonly<Record<string, PartitionRole>> = {
   '4f68bce3-e8cd-4db1-96e7-fbcaf984b709': 'os',
   '69dad710-2ce4-4e3c-b16c-21a1d49abed3': 'os',
   'b921b045-1df0-41c3-af44-4c6f280d3fae': 'os',
+  // Linux root: RISC-V 64
+  '72ec70a6-cf74-40e6-bd49-4bda08e8f224': 'os',
   // Linux /usr (x86-64), /home, /srv, /var, /var/tmp
   '8484680c-9521-48c6-9c11-b0720656f69e': 'os',
   '933ac7e1-2eb4-4f13-b844-0e14e2aef915': 'data',
   '3b8f8425-20e0-4f3b-907f-1a25a76f98e8': 'data',
   '4d21b016-b534-45c2-a9fb-5c16e091fd2d': 'data',
   '7ec6f557-3bc5-4aca-b293-16ef5df639d1': 'data',
-  // Linux LVM, LUKS: what they are for is inside
-  'e6d6d379-f507-44c2-a23c-238f2a3df928': 'data',
-  'ca7d7ccb-63ed-4c53-861c-1742536059cc': 'data',
   // MBR
   '01': 'data',
   '04': 'data',
@@ -77,9 +87,22 @@ const roleOfType: Readonly<Record<string, PartitionRole>> = {
   de: 'oem',
   // Windows recovery (hidden NTFS)
   '27': 'recovery',
+  // PReP boot
+  '41': 'bios-boot',
+  // hidden FAT and NTFS: vendors' recovery partitions
+  '11': 'oem',
+  '14': 'oem',
+  '16': 'oem',
+  '17': 'oem',
+  '1b': 'oem',
+  '1c': 'oem',
+  '1e': 'oem',
   '82': 'swap',
   '83': 'data',
+  // hibernation, as laptops of the nineties had it; Linux LVM, RAID, LUKS
+  '84': 'oem',
   '8e': 'data',
+  fd: 'data',
   e8: 'data',
   ef: 'esp',
 };

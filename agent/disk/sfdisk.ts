@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { ImagingError } from '../errors.ts';
 import type { Plan } from '../protocol/index.ts';
+import { extendedTypes } from './layout.ts';
 import type { DiskTable } from './table.ts';
 
 const partitionSchema = z.object({
@@ -23,12 +24,9 @@ const outputSchema = z.object({
   }),
 });
 
-/** MBR types of extended partitions: containers of logical ones, with tables of their own inside. */
-const extendedTypes = new Set(['05', '0f', '85', 'c5']);
-
 /**
- * `sfdisk --json`, in bytes and the spellings of the manifest. GPT names are not taken from here
- * (gpt.ts reads them); `size` is the disk's.
+ * `sfdisk --json`, in bytes and the spellings of the manifest. GPT names and the places of boot records are not
+ * taken from here (gpt.ts and mbr-chain.ts read them); `size` is the disk's.
  *
  * @throws ImagingError LAYOUT_UNSUPPORTED, TOOL_FAILED (not sfdisk's JSON)
  */
@@ -52,25 +50,54 @@ export const parseSfdisk = (json: string, size: number): DiskTable => {
       uuid: kind === 'gpt' ? partition.uuid.toLowerCase() : '',
       label: '',
       attributes: kind === 'gpt' ? partition.attrs.trim() : partition.bootable ? 'bootable' : '',
+      bootRecord: null,
     };
   });
-  if (kind === 'dos' && partitions.some(({ type }) => extendedTypes.has(type))) {
-    throw new ImagingError(
-      'LAYOUT_UNSUPPORTED',
-      `Cannot use ${table.device}: it has an extended partition; logical partitions are not supported`,
-    );
-  }
+  const containers = kind === 'dos' ? partitions.filter(({ type }) => extendedTypes.has(type)) : [];
+  assertKnown(table.device, kind, partitions, containers.length);
+  const [extended = null] = containers.map(({ number, start, size: length, type }) => ({
+    ...{ number, start, size: length, type },
+  }));
   return {
     kind,
     id: table.id.toLowerCase(),
     logicalSectorSize: sector,
     size,
-    partitions: partitions.sort((a, b) => a.start - b.start),
+    extended,
+    partitions: partitions
+      .filter((partition) => !containers.includes(partition))
+      .sort((a, b) => a.start - b.start),
+    warnings: [],
   };
 };
 
+/** DR-DOS's extended partitions, which Linux does not look into. */
+const foreignExtended = new Set(['c5', 'd5']);
+
+const assertKnown = (
+  device: string,
+  kind: 'gpt' | 'dos',
+  partitions: readonly { number: number; type: string }[],
+  containers: number,
+): void => {
+  const unsupported = (reason: string) =>
+    new ImagingError('LAYOUT_UNSUPPORTED', `Cannot use ${device}: ${reason}`);
+  if (partitions.some(({ number }) => number > 128))
+    throw unsupported('it has a partition beyond number 128');
+  if (kind === 'gpt') return;
+  // sfdisk falls back on the MBR that guards a GPT
+  if (partitions.some(({ type }) => type === 'ee')) {
+    throw unsupported('its GPT is damaged, the primary copy and the backup');
+  }
+  if (containers > 1) throw unsupported('it has several extended partitions');
+  if (partitions.some(({ type }) => foreignExtended.has(type))) {
+    throw unsupported('it has an extended partition of DR-DOS');
+  }
+};
+
 /**
- * The script that makes sfdisk write the plan's table. Everything in it comes from an image that
+ * The script that makes sfdisk write the plan's table; of an MBR the four primary places only, since sfdisk
+ * decides by itself where it puts boot records (mbr-chain.ts writes those). Everything in it comes from an image that
  * somebody else may have made, so each field has to look like what it is.
  *
  * @throws ImagingError IMAGE_INVALID
@@ -82,7 +109,7 @@ export const sfdiskScript = (plan: Plan, path: string, usable: { start: number; 
     return bytes / sector;
   };
   const separator = /\d$/.test(path) ? 'p' : '';
-  const lines = plan.partitions.map((partition) => {
+  const lines = [...plan.partitions, ...plan.kept].filter(isPrimary).map((partition) => {
     const { name, number, type, uuid, attributes } = partition;
     const fields = [
       `start=${sectors(partition.start, name)}`,
@@ -104,8 +131,19 @@ export const sfdiskScript = (plan: Plan, path: string, usable: { start: number; 
       ? [`first-lba: ${usable.start / sector}`, `last-lba: ${usable.end / sector - 1}`]
       : []),
   ];
+  if (plan.extended) {
+    const { number, start, size, type } = plan.extended;
+    const fields = [
+      `start=${sectors(start, 'extended')}`,
+      `size=${sectors(size, 'extended')}`,
+      `type=${checked(type, /^(05|0f|85)$/, 'extended')}`,
+    ];
+    lines.push(`${path}${separator}${number} : ${fields.join(', ')}`);
+  }
   return `${header.join('\n')}\n\n${lines.join('\n')}\n`;
 };
+
+const isPrimary = ({ bootRecord }: { bootRecord: number | null }): boolean => bootRecord === null;
 
 const guid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
@@ -119,7 +157,8 @@ const invalid = (what: string, reason: string): ImagingError =>
 
 const parseJson = (json: string): z.infer<typeof outputSchema> => {
   try {
-    return outputSchema.parse(JSON.parse(json));
+    // sfdisk says "omitting empty partition (5)" on standard output, before a chain that begins with an empty record
+    return outputSchema.parse(JSON.parse(json.slice(Math.max(0, json.indexOf('{')))));
   } catch (cause) {
     throw new ImagingError('TOOL_FAILED', 'Cannot read the partition table: unexpected output of sfdisk', {
       cause,

@@ -1,4 +1,5 @@
 import { createPublicKey, hash, type KeyObject, sign, verify } from 'node:crypto';
+import { layoutProblem } from '../disk/layout-check.ts';
 import { ImagingError } from '../errors.ts';
 import {
   type ImageDisk,
@@ -85,21 +86,12 @@ export const parseManifest = (value: unknown): Manifest => {
 };
 
 const checkDisk = (disk: ImageDisk, chunkSize: number): void => {
-  const { name, partitions, bootArea, size } = disk;
+  const { name, partitions, bootArea } = disk;
   if (bootArea && bootArea.name !== `${name}.boot`)
     throw invalid(`the boot area of ${name} is ${bootArea.name}`);
-  const numbers = new Set(partitions.map(({ number }) => number));
-  if (numbers.size !== partitions.length) throw invalid(`two partitions of ${name} have one number`);
-  let end = bootArea?.size ?? 0;
-  for (const partition of partitions.toSorted((a, b) => a.start - b.start)) {
-    if (partition.size === 0) throw invalid(`${partition.name} is empty`);
-    if (partition.start < end) throw invalid(`${partition.name} overlaps what lies before it`);
-    end = partition.start + partition.size;
-    if (end > size) throw invalid(`${partition.name} ends outside its disk`);
-    const aligned = [partition.start, partition.size].every((bytes) => bytes % disk.logicalSectorSize === 0);
-    if (!aligned) throw invalid(`${partition.name} is not on sector boundaries`);
-    checkPartition(partition, name, chunkSize);
-  }
+  const problem = layoutProblem(disk);
+  if (problem) throw invalid(`${name}: ${problem}`);
+  for (const partition of partitions) checkPartition(partition, name, chunkSize);
 };
 
 const checkPartition = (partition: ImagePartition, disk: string, chunkSize: number): void => {

@@ -97,6 +97,15 @@ export const imagePartitionSchema = z.strictObject({
 });
 export type ImagePartition = z.infer<typeof imagePartitionSchema>;
 
+export const extendedPartitionSchema = z.strictObject({
+  number: z.number().int().min(1).max(4),
+  start: bytesSchema,
+  size: bytesSchema,
+  /** two hex digits: 05, 0f, 85 */
+  type: z.string().max(2),
+});
+export type ExtendedPartition = z.infer<typeof extendedPartitionSchema>;
+
 export const imageDiskSchema = z.strictObject({
   /** `d1`, `d2` … in capture order */
   name: z.string().regex(/^d\d+$/),
@@ -110,16 +119,7 @@ export const imageDiskSchema = z.strictObject({
   /** first bytes of the disk, up to the first partition, at most 1 MiB: boot code, MBR gap */
   bootArea: imageFileSchema.nullable(),
   /** the container of logical partitions on an MBR disk; they themselves are among `partitions`, numbers from 5 */
-  extended: z
-    .strictObject({
-      number: z.number().int().min(1).max(4),
-      start: bytesSchema,
-      size: bytesSchema,
-      /** two hex digits: 05, 0f, 85 */
-      type: z.string().max(2),
-    })
-    .nullable()
-    .default(null),
+  extended: extendedPartitionSchema.nullable().default(null),
   partitions: z.array(imagePartitionSchema).max(128),
 });
 export type ImageDisk = z.infer<typeof imageDiskSchema>;

@@ -1,6 +1,6 @@
 import { readAt } from '../disk/device-io.ts';
 import type { Disk } from '../disk/disk.ts';
-import { type DiskTable, readTable } from '../disk/table.ts';
+import { type DiskTable, readTable, wholeDisk } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
 import { probe } from '../filesystem/probe.ts';
 import type { ImageDisk, ImagePartition } from '../protocol/index.ts';
@@ -35,8 +35,9 @@ export const inspectDisks = async (
   const sources: Omit<SourceDisk, 'contents'>[] = [];
   for (const [at, disk] of disks.entries()) {
     const writtenBefore = await bytesWrittenTo(disk);
-    const table = await readTable(disk.path, { signal: context.signal });
-    if (table.kind === 'none') table.partitions.push(await wholeDisk(disk, context.signal));
+    const table = wholeDisk(await readTable(disk.path, { signal: context.signal }), disk.path);
+    if (table.kind === 'none') await requireContent(disk, context.signal);
+    for (const warning of table.warnings) context.warn(warning);
     sources.push({ name: `d${at + 1}`, disk, table, writtenBefore });
   }
   const contents = await inspectContents(sources, context, options);
@@ -44,16 +45,13 @@ export const inspectDisks = async (
 };
 
 /** A disk without a table is one partition; one without anything on it is nobody's image. */
-const wholeDisk = async (disk: Disk, signal: AbortSignal): Promise<DiskTable['partitions'][number]> => {
+const requireContent = async (disk: Disk, signal: AbortSignal): Promise<void> => {
   const { type, ambiguous } = await probe(disk.path, { signal });
-  if (type === '' && !ambiguous) {
-    throw new ImagingError(
-      'LAYOUT_UNSUPPORTED',
-      `Cannot capture ${disk.path}: it has neither a partition table nor a filesystem`,
-    );
-  }
-  const size = Math.floor(disk.size / disk.logicalSectorSize) * disk.logicalSectorSize;
-  return { path: disk.path, number: 1, start: 0, size, type: '', uuid: '', label: '', attributes: '' };
+  if (type !== '' || ambiguous) return;
+  throw new ImagingError(
+    'LAYOUT_UNSUPPORTED',
+    `Cannot capture ${disk.path}: it has neither a partition table nor a filesystem`,
+  );
 };
 
 /** The disk as it stands in the manifest; its boot area is put among `files`. */
@@ -73,7 +71,7 @@ export const imageDiskOf = async (
     table: table.kind,
     tableId: table.id,
     bootArea: bootArea ? imageFile(`${name}.boot`, bootArea) : null,
-    extended: null,
+    extended: table.extended,
     partitions,
   };
 };
@@ -83,7 +81,8 @@ export const imageDiskOf = async (
  * where there is no table, since the content begins at the first byte.
  */
 const readBootArea = async (disk: Disk, table: DiskTable): Promise<Uint8Array | null> => {
-  const end = Math.min(...table.partitions.map(({ start }) => start), BOOT_AREA_LIMIT);
+  const starts = [...table.partitions, ...(table.extended ? [table.extended] : [])].map(({ start }) => start);
+  const end = Math.min(...starts, BOOT_AREA_LIMIT);
   return end === 0 ? null : await readAt(disk.path, 0, end);
 };
 

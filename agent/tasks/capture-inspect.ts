@@ -77,7 +77,7 @@ const contentOf = (
     uuid: part.uuid,
     label: part.label,
     attributes: part.attributes,
-    bootRecord: null,
+    bootRecord: part.bootRecord,
     contains: contains.slice(0, CONTAINS_LIMIT),
     damaged: [],
     role: roleOf({ type: part.type, filesystem: filesystem?.type ?? '', hasOs: os !== null }),

@@ -33,7 +33,8 @@ interface Part {
 
 /**
  * The image's data onto its disks, at its planned places, then read back. The old tables go first, so that
- * no disk can boot half of anything; the new ones are not this function's to write.
+ * no disk can boot half of anything (but for disks that keep partitions); the new ones are not this function's to
+ * write.
  */
 export const transferImage = async (options: TransferOptions): Promise<TransferStats> => {
   const { targets, image, verify, context } = options;
@@ -125,7 +126,7 @@ const discardUnused = async (
 const removeOld = async ({ claim, plan }: Target, signal: AbortSignal): Promise<void> => {
   await removePartitions(claim, { signal });
   const keep = plan.partitions.map(({ start, contentSize: size }) => ({ start, size }));
-  await removeTable(claim, { keep, signal });
+  if (plan.oldTable === 'removed') await removeTable(claim, { keep, signal });
 };
 
 const readAllBack = async (

@@ -1,13 +1,14 @@
 import { type Disk, listDisks } from '../disk/disk.ts';
-import { planDeploy } from '../disk/planner.ts';
 import { ImagingError } from '../errors.ts';
-import type { Manifest, Plan } from '../protocol/index.ts';
-import type { Handler, TaskContext, TaskOf } from './context.ts';
+import type { Plan } from '../protocol/index.ts';
+import type { Handler, TaskContext } from './context.ts';
 import { requireSound } from './damage.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
 import { fittingVersion } from './deploy-fit.ts';
-import { claimTargets, type Pair, pairDisks } from './deploy-targets.ts';
+import { assertIdentityPossible } from './deploy-identity.ts';
+import { createPlanner, drawingOf, summaryOf } from './deploy-plan.ts';
+import { claimTargets, pairDisks } from './deploy-targets.ts';
 import { transferImage } from './deploy-transfer.ts';
 import { bytesWrittenTo, identityOf, sha256 } from './disk-facts.ts';
 
@@ -28,17 +29,20 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
     task,
     image: wanted,
     targets: Object.fromEntries(pairs.map(({ image, disk }) => [image.name, disk.size])),
-    plan: (manifest) => planAll(manifest, pairs, task, context),
+    plan: await createPlanner(task, pairs, context),
     context,
   });
   const plans = planned.map(({ plan }) => plan);
   context.showPlan(plans.length === 1 ? plans[0] : plans);
   for (const { warnings } of plans) for (const warning of warnings) context.warn(warning);
+  assertIdentityPossible(image.manifest, plans, task.params, context.hostName);
   const { version: written, derivedFrom } = image.manifest;
   const result = { image: { name, version: written, ...(derivedFrom === null ? {} : { derivedFrom }) } };
   if (dryRun) {
     for (const { disk } of planned) await proveNothingWritten(disk, context);
-    return { ...result, summary: `Would write ${summaryOf(plans, image.manifest)}` };
+    const drawing = drawingOf(plans, image.manifest);
+    const summary = `Would write ${summaryOf(plans, image.manifest)}\n\n${drawing}`;
+    return { ...result, summary: summary.slice(0, 4000) };
   }
 
   await using claimed = await claimTargets(planned, context.signal);
@@ -48,39 +52,19 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   // growing changes chunks that were reported as durable: an attempt after this one must look for itself
   await context.reportDurable({ binding, ranges: {} });
   // the first disk boots: its table comes last
-  for (const { claim, plan } of targets.toReversed()) await finishDisk({ claim, plan, image, context });
+  const unmet: (ImagingError | null)[] = [];
+  for (const { claim, plan } of targets.toReversed()) {
+    unmet.push(
+      await finishDisk({ claim, plan, image, captured: wanted.manifest, params: task.params, context }),
+    );
+  }
+  for (const error of unmet) if (error) throw error;
   return { ...result, stats, summary: `Wrote ${summaryOf(plans, image.manifest)}` };
 };
-
-/** A plan for every disk of the image, or a refusal of all. */
-const planAll = (
-  manifest: Manifest,
-  pairs: readonly Pair[],
-  { params }: TaskOf<'deploy'>,
-  { identity }: TaskContext,
-): { disk: Disk; plan: Plan }[] =>
-  pairs.map(({ image, disk }) => ({
-    disk,
-    plan: planDeploy(manifest, disk, {
-      firmware: identity.firmware,
-      grow: params.grow,
-      imageDisk: image.name,
-    }),
-  }));
 
 /** What durable ranges are good for: this version, these plans, these disks. */
 const bindingOf = (plans: readonly Plan[], manifestText: string): string =>
   sha256(JSON.stringify([sha256(manifestText), plans]));
-
-const summaryOf = (plans: readonly Plan[], manifest: Manifest): string => {
-  const os = manifest.os ? ` (${manifest.os.name} ${manifest.os.version})` : '';
-  const to = plans.map(({ partitions, disk }) => {
-    const serial = disk.serial || disk.wwn || 'without serial';
-    return `${partitions.length} partitions, to disk ${serial}`;
-  });
-  const from = manifest.derivedFrom === null ? '' : `, made from ${manifest.derivedFrom} for smaller disks`;
-  return `${manifest.image} version ${manifest.version}${from}${os}, ${to.join(' and ')}`;
-};
 
 const proveNothingWritten = async (disk: Disk, context: TaskContext): Promise<void> => {
   const written = await bytesWrittenTo(disk);

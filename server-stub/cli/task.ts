@@ -114,10 +114,17 @@ const describe = (task: TaskAnswer): string => {
     `ended     ${when(task.endedAt)}`,
     ...(progressOf(task) ? [`progress  ${progressOf(task)}`] : []),
     ...(result?.error ? [`error     ${result.error.code}: ${result.error.message}`] : []),
-    ...(result?.summary ? result.summary.split('\n').map((line) => `summary   ${line}`) : []),
+    ...(result?.summary ? summaryLines(result.summary) : []),
     ...(result?.evidence ?? []).map(({ what, proof }) => `proved    ${what}: ${proof}`),
     ...(result?.warnings ?? []).map((warning) => `warning   ${warning}`),
   ]
     .map(printable)
     .join('\n');
+};
+
+/** A dry run's drawing of the disk, behind an empty line, is 80 columns wide by itself. */
+const summaryLines = (summary: string): string[] => {
+  const lines = summary.split('\n');
+  const drawing = lines.indexOf('');
+  return lines.map((line, at) => (drawing < 0 || at < drawing ? `summary   ${line}` : line));
 };

@@ -142,7 +142,8 @@ function endedCard(task) {
   const parts = [heading(task, task.state, task.state === 'succeeded' ? 'good' : 'bad')];
   if (result?.error) parts.push(element('p', 'bad', `${result.error.code}: ${result.error.message}`));
   if (task.reason) parts.push(element('p', 'bad', task.reason));
-  if (result?.summary) parts.push(element('p', '', result.summary));
+  // a dry run's drawing of the disk needs its columns
+  if (result?.summary) parts.push(element(result.summary.includes('\n\n') ? 'pre' : 'p', '', result.summary));
   for (const warning of result?.warnings ?? []) parts.push(element('p', 'warn', warning));
   if (result?.evidence.length) {
     const proofs = result.evidence.map(({ what, proof }) => element('li', '', `${what}: ${proof}`));

@@ -3,58 +3,21 @@ import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import fc from 'fast-check';
 import { assertClaim, claimDisk, type DiskClaim } from '../../agent/disk/claim.ts';
 import { readAt, writeAt } from '../../agent/disk/device-io.ts';
 import { discardRanges } from '../../agent/disk/discard.ts';
-import { type Disk, listDisks } from '../../agent/disk/disk.ts';
+import { listDisks } from '../../agent/disk/disk.ts';
 import { mountReadOnly } from '../../agent/disk/mount.ts';
 import { addPartitions, flushDevice, removePartitions } from '../../agent/disk/partition-nodes.ts';
-import { planDeploy } from '../../agent/disk/planner.ts';
 import { selectDisk } from '../../agent/disk/select.ts';
 import { kernelNameOf, readAttribute, sysfsOf } from '../../agent/disk/sysfs.ts';
-import { compareTable, readTable, removeTable, writeTable } from '../../agent/disk/table.ts';
-import { hasCode } from '../../agent/errors.ts';
+import { readTable, removeTable, writeTable } from '../../agent/disk/table.ts';
 import { driverFor } from '../../agent/filesystem/index.ts';
 import { run } from '../../agent/process/run.ts';
-import type { Plan, PlannedPartition } from '../../agent/protocol/index.ts';
-import { anyCase } from '../agent/disk/planner-cases.ts';
+import { partition, planFor } from './disk-plan.ts';
 import { attachLoop, diskOf, hashOf, MIB } from './loop-device.ts';
 
 const { signal } = new AbortController();
-const LINUX = '0fc63daf-8483-4772-8e79-3d69d8477de4';
-const ESP = 'c12a7328-f81f-11d2-ba4b-00a0c93ec93b';
-
-const partition = (number: number, start: number, size: number, more: Partial<PlannedPartition> = {}) => ({
-  name: `p${number}`,
-  number,
-  start,
-  size,
-  contentSize: size,
-  grow: false,
-  role: 'data' as const,
-  method: 'used' as const,
-  filesystem: 'ext4',
-  type: LINUX,
-  uuid: `0b8bd0c5-1a2f-4f5e-9c55-${String(number).padStart(12, '0')}`,
-  label: '',
-  attributes: '',
-  ...more,
-});
-
-const planFor = (disk: Disk, more: Partial<Plan>): Plan => ({
-  image: 'debian',
-  version: 1,
-  imageDisk: 'd1',
-  disk: { serial: '', wwn: '', size: disk.size, logicalSectorSize: disk.logicalSectorSize },
-  table: 'gpt',
-  tableId: 'd3b07384-d113-4ec6-a7d4-0123456789ab',
-  partitions: [],
-  unused: [],
-  warnings: [],
-  ...more,
-});
-
 const readOnlyFlag = async (path: string): Promise<string | null> =>
   await readAttribute(sysfsOf(kernelNameOf(path)), 'ro');
 
@@ -184,143 +147,7 @@ test('loop devices are no disks unless asked for', async (t) => {
   t.is(disk?.skipped, 'loop device');
 });
 
-const gptPartitions = (unit: number) => [
-  partition(1, MIB, 4 * MIB, {
-    type: ESP,
-    label: 'EFI "System", äöü \\ $x',
-    attributes: 'RequiredPartition GUID:63',
-  }),
-  partition(5, 6 * MIB, 3 * MIB, { label: '日本語 😀 ends here', attributes: 'LegacyBIOSBootable' }),
-  partition(2, 10 * MIB, 5 * MIB + unit, { label: 'x'.repeat(36) }),
-  partition(128, 20 * MIB, MIB, { label: '' }),
-];
-
 for (const sectorSize of [512, 4096]) {
-  test(`a GPT on ${sectorSize}-byte sectors is read back as it was planned, labels and all`, async (t) => {
-    const { path } = await attachLoop(t, 64 * MIB, { sectorSize });
-    await using claim = await claimDisk(await diskOf(path));
-    const plan = planFor(claim.disk, { partitions: gptPartitions(sectorSize) });
-    await addPartitions(claim, plan);
-    const bootArea = randomBytes(MIB);
-    const table = await writeTable(claim, plan, { bootArea });
-    t.is(table.kind, 'gpt');
-    t.is(table.id, plan.tableId);
-    t.deepEqual(
-      table.partitions.map(({ number, start, size, type, uuid, label, attributes }) => ({
-        ...{ number, start, size, type, uuid, label, attributes },
-      })),
-      plan.partitions.map(({ number, start, size, type, uuid, label, attributes }) => ({
-        ...{ number, start, size, type, uuid, label, attributes },
-      })),
-    );
-    t.deepEqual(await readTable(path), table);
-    const sector = await readAt(path, 0, 512);
-    t.true(sector.subarray(0, 440).equals(bootArea.subarray(0, 440)));
-    t.deepEqual([...sector.subarray(510)], [0x55, 0xaa]);
-    t.is(await readAttribute(sysfsOf(`${kernelNameOf(path)}p128`), 'start'), String((20 * MIB) / 512));
-
-    await removeTable(claim);
-    t.deepEqual((await readTable(path)).kind, 'none');
-    t.is(await readAttribute(sysfsOf(`${kernelNameOf(path)}p128`), 'start'), null);
-  });
-}
-
-test('an MBR is read back as it was planned, with boot code and the gap behind it', async (t) => {
-  const { path } = await attachLoop(t, 64 * MIB);
-  await using claim = await claimDisk(await diskOf(path));
-  const plan = planFor(claim.disk, {
-    table: 'dos',
-    tableId: '0x0badcafe',
-    partitions: [
-      partition(1, 63 * 512, 8 * MIB, { type: '07', uuid: '', attributes: 'bootable' }),
-      partition(3, 9 * MIB, 4 * MIB, { type: '82', uuid: '' }),
-    ],
-  });
-  const content = randomBytes(4096);
-  await writeAt(path, [{ offset: 63 * 512, bytes: content }]);
-  const bootArea = randomBytes(MIB);
-  const table = await writeTable(claim, plan, { bootArea });
-  t.is(table.id, '0x0badcafe');
-  t.deepEqual(
-    table.partitions.map(({ number, type, attributes }) => [number, type, attributes]),
-    [
-      [1, '07', 'bootable'],
-      [3, '82', ''],
-    ],
-  );
-  t.true((await readAt(path, 0, 440)).equals(bootArea.subarray(0, 440)));
-  t.true((await readAt(path, 512, 62 * 512)).equals(bootArea.subarray(512, 63 * 512)));
-  t.true((await readAt(path, 63 * 512, 4096)).equals(content));
-});
-
-test('a table is removed with both GPT copies, MBR and whole-disk signatures; kept ranges stay', async (t) => {
-  const { path } = await attachLoop(t, 64 * MIB);
-  await run('mkfs.ext4', ['-q', path]);
-  await using claim = await claimDisk(await diskOf(path));
-  const plan = planFor(claim.disk, { partitions: [partition(1, MIB, 62 * MIB)] });
-  await writeTable(claim, plan);
-  const data = randomBytes(MIB);
-  await writeAt(path, [{ offset: 2 * MIB, bytes: data }]);
-  await removeTable(claim, { keep: plan.partitions });
-  const { stdout } = await run('wipefs', ['--no-act', path]);
-  t.is(stdout, '');
-  t.true((await readAt(path, 64 * MIB - 33 * 512, 33 * 512)).every((byte) => byte === 0));
-  t.true((await readAt(path, 2 * MIB, MIB)).equals(data));
-});
-
-test('hybrid MBR, extended partitions and foreign tables are unsupported', async (t) => {
-  const { path } = await attachLoop(t, 64 * MIB);
-  await run('sgdisk', ['-n', '1:2048:+8M', '-n', '2:0:+8M', '-h', '1', path]);
-  await t.throwsAsync(readTable(path), { code: 'LAYOUT_UNSUPPORTED', message: /hybrid MBR/ });
-  await run('sgdisk', ['--zap-all', path]);
-  await run('sfdisk', ['--quiet', '--no-reread', path], {
-    input: 'label: dos\nstart=2048, size=4096\nstart=8192, size=65536, type=5\nstart=10240, size=4096\n',
-    okExitCodes: [0, 1],
-  });
-  await t.throwsAsync(readTable(path), { code: 'LAYOUT_UNSUPPORTED', message: /extended/ });
-});
-
-test('a label that no table can hold is refused', async (t) => {
-  const { path } = await attachLoop(t, 16 * MIB);
-  await using claim = await claimDisk(await diskOf(path));
-  const plan = planFor(claim.disk, { partitions: [partition(1, MIB, 4 * MIB, { label: 'x'.repeat(37) })] });
-  await t.throwsAsync(writeTable(claim, plan), { code: 'LAYOUT_UNSUPPORTED' });
-});
-
-test('a plan for another disk is not written', async (t) => {
-  const { path } = await attachLoop(t, 16 * MIB);
-  await using claim = await claimDisk(await diskOf(path));
-  const before = await hashOf(path);
-  const plan = planFor({ ...claim.disk, size: 32 * MIB }, { partitions: [partition(1, MIB, 4 * MIB)] });
-  await t.throwsAsync(writeTable(claim, plan), { code: 'DISK_CHANGED' });
-  t.is(await hashOf(path), before);
-});
-
-for (const sectorSize of [512, 4096]) {
-  test(`real sfdisk writes every plan as it was made (${sectorSize}-byte sectors)`, async (t) => {
-    const { path, file } = await attachLoop(t, 64 * MIB, { sectorSize });
-    const ofThisSize = anyCase.filter(({ disk }) => disk.logicalSectorSize === sectorSize);
-    await using handle = await open(file, 'r+');
-    let written = 0;
-    for (const { image, disk, grow } of fc.sample(ofThisSize, { numRuns: 14, seed: 7 })) {
-      let plan: Plan;
-      try {
-        plan = planDeploy(image, disk, { firmware: image.firmware, grow });
-      } catch (error) {
-        t.true(hasCode(error, 'TARGET_TOO_SMALL'));
-        continue;
-      }
-      await handle.truncate(disk.size);
-      await run('losetup', ['--set-capacity', path]);
-      await using claim = await claimDisk(await diskOf(path));
-      await removeTable(claim);
-      const table = await writeTable(claim, plan);
-      t.deepEqual(compareTable(table, plan), []);
-      written += 1;
-    }
-    t.true(written > 5, `${written} plans`);
-  });
-
   test(`before the table exists, filesystem tools work on partition devices (${sectorSize}-byte sectors)`, async (t) => {
     const { path } = await attachLoop(t, 128 * MIB, { sectorSize });
     const image = await attachLoop(t, 32 * MIB, { sectorSize });

@@ -6,7 +6,7 @@ import { probe } from '../../filesystem/probe.ts';
 import type { ContainedVolume } from '../../protocol/index.ts';
 import { type LinearRun, type LogicalVolume, linearRuns, sizeOf, type VolumeGroup } from './group.ts';
 import { findMembers, type Member } from './members.ts';
-import { type NodeOptions, openRuns, type VolumeNode } from './node.ts';
+import { openRuns } from './node.ts';
 import { lvm } from './tools.ts';
 
 export interface DeployedVolumes {
@@ -112,24 +112,11 @@ export const checkVolumes = async (deployed: DeployedVolumes): Promise<VolumePro
 };
 
 /**
- * A node for one deployed logical volume, for what else is to be done in it (identity). Null where it is not
- * linear, or lies on another disk too. Dispose before the partition's node goes.
+ * The volume group on a deployed physical volume, as its metadata says now.
  *
- * @throws ImagingError TOOL_FAILED, FILESYSTEM_CHECK_FAILED
+ * @throws ImagingError FILESYSTEM_CHECK_FAILED
  */
-export const openDeployed = async (
-  deployed: Pick<DeployedVolumes, 'device' | 'nodes'>,
-  uuid: string,
-  options: NodeOptions,
-): Promise<VolumeNode | null> => {
-  const { group, peers } = await memberOf(deployed);
-  const lv = group.logical.find((one) => one.uuid === uuid);
-  const runs = lv && linearRuns(group, lv);
-  if (!runs || typeof runs === 'string' || runs.some(({ key }) => !peers.has(key))) return null;
-  return await openRuns(runs, peers, options);
-};
-
-const memberOf = async ({
+export const memberOf = async ({
   device,
   nodes,
 }: Pick<DeployedVolumes, 'device' | 'nodes'>): Promise<{

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
-import type { ImageDisk, ImagePartition, PartitionRole } from '../../../agent/protocol/index.ts';
-import { MIB, partitionOf } from './planner-cases.ts';
+import type { DiskTable } from '../../../agent/disk/table.ts';
+import type { ImageDisk, ImagePartition, PartitionRole, Plan } from '../../../agent/protocol/index.ts';
+import { partitionOf } from './planner-cases.ts';
 
 interface Content {
   role: PartitionRole;
@@ -33,6 +34,7 @@ const part = fc.record({
   minimum: fc.option(fc.double({ min: 0, max: 1, noNaN: true })),
   lead: fc.constantFrom(1, 2, 63, 2048, 5000),
   bootable: fc.boolean(),
+  label: fc.string({ unit: 'grapheme', maxLength: 10 }).filter((text) => !text.includes('\0')),
 });
 type Part = typeof part extends fc.Arbitrary<infer T> ? T : never;
 
@@ -129,7 +131,7 @@ const build = (
   const size = one.sectors * sector;
   const minimumBytes = one.minimum === null ? null : Math.floor(one.minimum * size);
   return {
-    ...partitionOf(number, start, size, { role, fs, method, type }),
+    ...partitionOf(number, start, size, { role, fs, method, type, label: gpt ? one.label : '' }),
     filesystem: { type: fs, uuid: '', label: '', minimumBytes, usedBytes: null },
     attributes: !gpt && one.bootable && bootRecord === null && number === 1 ? 'bootable' : '',
     bootRecord,
@@ -174,4 +176,17 @@ export const assertSound = (
   if (extended) check(extended.start + extended.size <= disk.size, 'extended partition inside the disk');
 };
 
-export const GIB = 1024 * MIB;
+/** The table that a disk has after this plan. */
+export const tableOf = (plan: Plan): DiskTable => ({
+  kind: plan.table,
+  id: plan.tableId,
+  logicalSectorSize: plan.disk.logicalSectorSize,
+  size: plan.disk.size,
+  extended: plan.extended,
+  warnings: [],
+  partitions: [...plan.partitions, ...plan.kept].map(
+    ({ number, start, size, type, uuid, label, attributes, bootRecord }) => ({
+      ...{ path: `/dev/sda${number}`, number, start, size, type, uuid, label, attributes, bootRecord },
+    }),
+  ),
+});

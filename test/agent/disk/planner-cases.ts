@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import type {
   DiskFacts,
   Firmware,
@@ -50,10 +49,18 @@ interface ImageFacts {
   table?: ImageDisk['table'];
   firmware?: Firmware;
   logicalSectorSize?: 512 | 4096;
+  extended?: ImageDisk['extended'];
 }
 
 export const imageOf = (facts: ImageFacts): Manifest => {
-  const { size, partitions, table = 'gpt', firmware = 'uefi', logicalSectorSize = 512 } = facts;
+  const {
+    size,
+    partitions,
+    table = 'gpt',
+    firmware = 'uefi',
+    logicalSectorSize = 512,
+    extended = null,
+  } = facts;
   const tableId =
     table === 'gpt' ? 'd3b07384-d113-4ec6-a7d4-0123456789ab' : table === 'dos' ? '0x0badcafe' : '';
   return {
@@ -74,7 +81,7 @@ export const imageOf = (facts: ImageFacts): Manifest => {
         table,
         tableId,
         bootArea: null,
-        extended: null,
+        extended,
         partitions,
       },
     ],
@@ -93,60 +100,3 @@ export const target = (facts: Partial<DiskFacts> & { size: number }): DiskFacts 
   readOnly: false,
   ...facts,
 });
-
-const contents = fc.constantFrom<PartitionFacts>(
-  { role: 'os', fs: 'ext4' },
-  { role: 'data', fs: 'ntfs' },
-  { role: 'data', fs: 'ext4', method: 'raw' },
-  { role: 'esp', fs: 'vfat' },
-  { role: 'bios-boot', fs: '', method: 'raw' },
-  { role: 'swap', fs: 'swap', method: 'recreate' },
-  { role: 'recovery', fs: 'ntfs' },
-  { role: 'oem', fs: 'vfat' },
-  { role: 'unknown', fs: 'xfs', method: 'raw' },
-);
-
-const label = fc.string({ unit: 'grapheme', maxLength: 10 }).filter((text) => !text.includes('\0'));
-
-/** A sound image, some way off alignment, and a disk that is smaller, equal or larger. */
-export const anyCase = fc
-  .record({
-    table: fc.constantFrom('gpt' as const, 'dos' as const),
-    sector: fc.constantFrom(512 as const, 4096 as const),
-    parts: fc.array(
-      fc.record({
-        gap: fc.oneof(fc.constant(0), fc.nat(40_000)),
-        sectors: fc.integer({ min: 1, max: 200_000 }),
-        content: contents,
-        label,
-      }),
-      { minLength: 1, maxLength: 8 },
-    ),
-    firstGap: fc.oneof(fc.constant(0), fc.constant(2014), fc.nat(5000)),
-    tail: fc.nat(100_000),
-    difference: fc.oneof(fc.constant(0), fc.integer({ min: -400_000, max: 4_000_000 })),
-    grow: fc.boolean(),
-  })
-  .map(({ table, sector, parts, firstGap, tail, difference, grow }) => {
-    const kept = table === 'dos' ? parts.slice(0, 4) : parts;
-    const reserved = 2 + Math.ceil(16384 / sector);
-    let position = (table === 'gpt' ? reserved : 1) + firstGap;
-    const partitions = kept.map(({ gap, sectors, content, label }, index) => {
-      position += gap;
-      const start = position * sector;
-      position += sectors;
-      const type = table === 'dos' ? '83' : LINUX;
-      return partitionOf(index + 1, start, sectors * sector, {
-        ...content,
-        type,
-        label: table === 'gpt' ? label : '',
-      });
-    });
-    const total = position + tail + reserved;
-    const size = Math.max(2000, total + difference) * sector;
-    return {
-      image: imageOf({ size: total * sector, partitions, table, logicalSectorSize: sector }),
-      disk: target({ size, logicalSectorSize: sector }),
-      grow,
-    };
-  });

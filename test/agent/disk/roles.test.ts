@@ -23,4 +23,21 @@ test(
 );
 test('data in a partition of type swap', role, '82', 'ext4', 'data');
 test('a Linux root by its own GUID', role, '4f68bce3-e8cd-4db1-96e7-fbcaf984b709', 'ext4', 'os');
+test('LVM by its GUID', role, 'e6d6d379-f507-44c2-a23c-238f2a3df928', 'LVM2_member', 'data');
+test('LVM on MBR', role, '8e', 'LVM2_member', 'data');
+test('RAID', role, 'fd', 'linux_raid_member', 'data');
+test('LUKS', role, 'ca7d7ccb-63ed-4c53-861c-1742536059cc', 'crypto_LUKS', 'data');
+test('LUKS with an OS that a key showed', role, 'e8', 'crypto_LUKS', 'os', true);
+test(
+  'a dynamic disk of Windows, which nothing may move',
+  role,
+  'af9b60a0-1431-4f62-bc68-3311714a69ad',
+  '',
+  'unknown',
+);
+test("a vendor's hidden partition", role, '1c', 'vfat', 'oem');
+test('PReP boot', role, '9e1a2d38-c612-4316-aa26-8b49521e5a8b', '', 'bios-boot');
+test('a filesystem on the whole disk', role, '', 'ext4', 'data');
+test('a system on the whole disk', role, '', 'ext4', 'os', true);
+test('nothing known on the whole disk', role, '', '', 'unknown');
 test('what nobody knows', role, '00000000-1111-4222-8333-444444444444', '', 'unknown');

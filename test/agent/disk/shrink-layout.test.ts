@@ -11,11 +11,10 @@ const withMinimum = (partition: ImagePartition, minimumBytes: number): ImagePart
   filesystem: { type: 'ext4', uuid: '', label: '', ...partition.filesystem, minimumBytes, usedBytes: null },
 });
 
-const diskOf = (facts: Parameters<typeof imageOf>[0] & Partial<Pick<ImageDisk, 'extended'>>): ImageDisk => {
-  const { extended = null, ...rest } = facts;
-  const [disk] = imageOf(rest).disks;
+const diskOf = (facts: Parameters<typeof imageOf>[0]): ImageDisk => {
+  const [disk] = imageOf(facts).disks;
   if (!disk) throw new Error('no disk');
-  return { ...disk, extended };
+  return disk;
 };
 
 const places = (disk: ReturnType<typeof shrinkLayout>) =>
