@@ -162,11 +162,12 @@ const kinds = ['', 'ext4', 'xfs', 'btrfs'];
 const GROWN = 300 * MIB;
 const planFor = (disk: Disk): Plan => ({
   ...{ image: 'volumes', version: 1, imageDisk: 'd1', table: 'gpt', warnings: [], unused: [] },
+  ...{ oldTable: 'removed', extended: null, kept: [], moved: [] },
   disk: { serial: '', wwn: '', size: disk.size, logicalSectorSize: 512 },
   tableId: 'd3b07384-d113-4ec6-a7d4-0123456789ab',
   partitions: partitions.map(({ number, start, size, type, uuid, label, attributes }, at) => ({
     ...{ name: `p${number}`, number, contentSize: size, grow: at === 0, type, uuid, label, attributes },
-    ...{ role: 'data' as const, method: 'used' as const, filesystem: '' },
+    ...{ role: 'data' as const, method: 'used' as const, filesystem: '', bootRecord: null },
     start: at === 0 ? start : start + GROWN,
     size: at === 0 ? size + GROWN : size,
   })),
