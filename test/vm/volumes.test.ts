@@ -1,0 +1,163 @@
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { driverFor } from '../../agent/filesystem/index.ts';
+import { PROJECT } from '../../initramfs/build/lists.ts';
+import { buildInitramfs } from '../../initramfs/build.ts';
+import { type MachineExit, startMachine } from '../../scripts/lib/vm/machine.ts';
+import { hashOf } from '../integration/loop-device.ts';
+import { makeSource, ROOT_FILES } from './volumes-disks.ts';
+
+const MIB = 1024 * 1024;
+/** of writeTree */
+const ALL_FILES = String(ROOT_FILES - ROOT_FILES / 4);
+// biome-ignore lint/suspicious/noExplicitAny: facts are whatever the guest printed
+const facts = new Map<string, any>();
+let exit: MachineExit | undefined;
+let folder = '';
+let before = '';
+const files: Record<string, string> = {};
+
+test.before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'vm-volumes-'));
+  const out = join(PROJECT, 'out/test/volumes-guest');
+  await buildInitramfs({ out, entries: { main: join(import.meta.dirname, 'volumes-guest.ts') } });
+  for (const [name, size] of Object.entries({ DST: 1400, DST2: 160, LUK2: 96, LUK1: 80 })) {
+    files[name] = join(folder, name);
+    await writeFile(files[name], '');
+    await truncate(files[name], size * MIB);
+  }
+  files['SRC'] = join(folder, 'SRC');
+  await makeSource(files['SRC']);
+  before = await hashOf(files['SRC']);
+  const machine = await startMachine({
+    memory: 1024,
+    kernel: {
+      image: join(out, 'vmlinuz'),
+      initrd: join(out, 'initrd.img'),
+      commandLine: 'console=ttyS0',
+    },
+    disks: ['SRC', 'DST', 'DST2', 'LUK2', 'LUK1'].map((serial) => ({ file: files[serial] ?? '', serial })),
+  });
+  exit = await machine.waitForExit({ timeoutMs: 20 * 60_000 }).finally(() => {
+    for (const line of machine.console().split('\n')) {
+      const json = /FACT (\{.*\})\s*$/.exec(line)?.[1];
+      if (!json) continue;
+      const { name, value } = JSON.parse(json);
+      facts.set(name, value);
+    }
+    if (process.env['FOG_TEST_PRINT']) console.log(machine.console());
+  });
+});
+
+test.after.always(async () => {
+  if (folder) await rm(folder, { recursive: true, force: true });
+});
+
+test('the guest came to its end, and the source was read only', async (t) => {
+  t.is(exit?.reason, 'guest-shutdown');
+  t.is(exit?.disks[0]?.writes, 0);
+  t.is(await hashOf(files['SRC'] ?? ''), before);
+});
+
+test('LVM: used blocks by logical volume', (t) => {
+  const [group] = facts.get('looks');
+  t.like(group, { method: 'used', reason: '', os: 'Debian', type: 'LVM2_member', replayed: false });
+  const xfs = driverFor('xfs') ? 'used' : 'raw';
+  t.deepEqual(
+    group.contains.map(({ name, role, method }: Record<string, string>) => [name, role, method]),
+    [
+      ['vg/root', 'os', 'used'],
+      ['vg/wide', 'data', 'used'],
+      ['vg/swap', 'swap', 'used'],
+      ['vg/var', 'data', xfs],
+    ],
+  );
+});
+
+test('dirty ext4, XFS, btrfs: the journal is replayed beside the disk, and used blocks suffice', (t) => {
+  const looks = facts.get('looks').slice(1);
+  // the log of XFS is 64 MiB of its 320
+  for (const [at, [type, most]] of Object.entries({ ext4: 40, xfs: 110, btrfs: 100 }).entries()) {
+    const used = driverFor(type) !== null;
+    t.like(looks[at], { type, replayed: used, method: used ? 'used' : 'raw' });
+    if (used) t.true(looks[at].used < most * MIB, `${type}: ${looks[at].used}`);
+  }
+  const expected = ['ext4', 'xfs', 'btrfs'].filter((type) => driverFor(type));
+  t.deepEqual(
+    facts.get('deploy').results,
+    expected.map((type) => [type, 0, `${ALL_FILES} late`]),
+  );
+  t.deepEqual(facts.get('replay xfs'), ['xfs', 0, `${ALL_FILES} late`]);
+  t.deepEqual(facts.get('replay btrfs'), ['btrfs', 0, `${ALL_FILES} late`]);
+});
+
+test('LVM on a larger partition: physical volume, logical volume and filesystem grow; all are sound, all files there', (t) => {
+  const deploy = facts.get('deploy');
+  t.is(deploy.error, undefined, deploy.message);
+  t.is(deploy.grown.warning, null);
+  t.deepEqual(deploy.grown.proofs.map(({ what }: { what: string }) => what).slice(0, 4), [
+    'vg/root fills its volume group',
+    'volume group vg is sound',
+    'vg/root is sound',
+    'vg/wide is sound',
+  ]);
+  t.is(deploy.free, '0 1');
+  const sizes = Object.fromEntries(deploy.inside.map(([name, size]: [string, number]) => [name, size]));
+  // 520 - 64 - 64 - 16 - 320 MiB were free, less the first for metadata and what fills no extent
+  t.is(sizes['root'], 64 + 300 + 52);
+  t.like(sizes, { wide: 64, var: 320 });
+  for (const [name, , exitCode, found] of deploy.inside) t.deepEqual([exitCode, found], [0, ALL_FILES], name);
+});
+
+test('a snapshot without room is no snapshot: the filesystem is kept whole, as it lies there', (t) => {
+  t.like(facts.get('too little memory'), { method: 'raw', replayed: false, used: 64 * MIB });
+  t.regex(
+    facts.get('too little memory').reason,
+    /journal could not be replayed in memory: .*too little memory/,
+  );
+  t.is(facts.get('overflow').error, 'TOOL_FAILED');
+  t.regex(facts.get('overflow').message, /Invalid|Overflow/);
+});
+
+test('LUKS: whole without a key, refused with a wrong one, used ciphertext with the right one, LVM inside too', (t) => {
+  t.is(facts.get('make encrypted').error, undefined, facts.get('make encrypted').message);
+  for (const one of facts.get('no key')) {
+    t.like(one, { method: 'raw', reason: 'it is encrypted (LUKS), and the task brings no key' });
+  }
+  t.is(facts.get('wrong key').error, 'UNLOCK_FAILED');
+  const { looks, results, clear, error, message } = facts.get('with key');
+  t.is(error, undefined, message);
+  t.like(looks[0], { method: 'used', type: 'crypto_LUKS' });
+  t.true(looks[0].used < 60 * MIB);
+  t.deepEqual(
+    looks.map(({ contains }: { contains: Record<string, unknown>[] }) =>
+      contains.map(({ kind, name, method }) => [kind, kind === 'luks' ? '' : name, method]),
+    ),
+    [
+      [['luks', '', 'used']],
+      [
+        ['luks', '', 'used'],
+        ['lvm', 'hidden/root', 'used'],
+      ],
+    ],
+  );
+  t.deepEqual(results, [
+    [0, ALL_FILES],
+    [0, ALL_FILES],
+  ]);
+  t.is(clear, 0);
+  t.deepEqual(facts.get('encrypted hashes'), facts.get('make encrypted'));
+});
+
+test('a key is on no command line and in no environment', (t) => {
+  const { keySeen, looked } = facts.get('key seen');
+  t.is(keySeen, 0);
+  t.true(looked > 200);
+});
+
+test('nothing stays behind, after success, failure and cancel', (t) => {
+  t.is(facts.get('cancelled').error, 'TASK_CANCELLED');
+  for (const name of ['after deploy', 'after cancel', 'after all']) t.is(facts.get(name), '', name);
+});
