@@ -41,7 +41,8 @@ const ext = async (device: string, extents: readonly Extent[], signal: AbortSign
   const inodes = [...found.stdout.matchAll(/^\d+\t(\d+)$/gm)].map(([, inode]) => inode);
   if (inodes.length === 0) return [];
   const named = await run('debugfs', ['-R', `ncheck ${[...new Set(inodes)].join(' ')}`, device], options);
-  return [...named.stdout.matchAll(/^\d+\t(.+)$/gm)].map(([, name = '']) => name);
+  // debugfs 1.47.2 says //file for what lies in the root, 1.47.0 /file
+  return [...named.stdout.matchAll(/^\d+\t(.+)$/gm)].map(([, name = '']) => name.replace(/^\/+/, '/'));
 };
 
 const ntfs = async (device: string, extents: readonly Extent[], signal: AbortSignal): Promise<string[]> => {
