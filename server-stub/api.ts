@@ -10,6 +10,7 @@ import {
   taskTypeSchema,
   timestampSchema,
   versionNumberSchema,
+  wireErrorSchema,
 } from '../agent/protocol/index.ts';
 
 /** The admin API's bodies and answers. What machines report is checked when it comes in, so answers pass it on. */
@@ -57,6 +58,8 @@ export const versionAnswerSchema = z.object({
   chunks: z.number(),
   /** chunks known to be damaged or missing, and damaged files of the version; empty for a sound one */
   hurt: z.array(z.string()),
+  /** the captured version that the server made this one from, for smaller disks; null for a captured one */
+  derivedFrom: versionNumberSchema.nullable(),
 });
 export const imageAnswerSchema = z.object({
   name: imageNameSchema,
@@ -64,6 +67,35 @@ export const imageAnswerSchema = z.object({
   versions: z.array(versionAnswerSchema),
 });
 export type ImageAnswer = z.infer<typeof imageAnswerSchema>;
+
+export const newShrinkSchema = z.strictObject({
+  /** largest size of the disk, bytes; default: the smallest that leaves a system some room */
+  to: z.number().int().min(1).optional(),
+  /** which disk of an image of several; the others keep their size */
+  disk: z
+    .string()
+    .regex(/^d\d+$/)
+    .optional(),
+});
+
+export const shrinkAnswerSchema = z.object({
+  id: z.uuid(),
+  image: imageNameSchema,
+  /** the captured version that the smaller one is made from */
+  version: versionNumberSchema,
+  /** sizes of disks by their name in the image, bytes */
+  targets: z.record(z.string(), z.number()),
+  state: z.enum(['queued', 'running', 'done', 'failed']),
+  /** what is going on, for people */
+  message: z.string(),
+  /** bytes; total is 0 while it is not known */
+  done: z.number(),
+  total: z.number(),
+  /** the smaller version, once there is one */
+  result: versionNumberSchema.nullable(),
+  error: wireErrorSchema.nullable(),
+});
+export type ShrinkAnswer = z.infer<typeof shrinkAnswerSchema>;
 
 export const verifyAnswerSchema = z.object({
   image: imageNameSchema,

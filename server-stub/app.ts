@@ -16,8 +16,10 @@ import { createAdminAuth } from './routes/admin-auth.ts';
 import { adminEventRoutes } from './routes/admin-events.ts';
 import { adminHostRoutes } from './routes/admin-hosts.ts';
 import { adminImageRoutes } from './routes/admin-images.ts';
+import { adminShrinkRoutes } from './routes/admin-shrink.ts';
 import { adminTaskRoutes } from './routes/admin-tasks.ts';
 import { checkInRoute } from './routes/agent-check-in.ts';
+import { agentDeriveRoute } from './routes/agent-derive.ts';
 import { agentImageRoutes } from './routes/agent-images.ts';
 import { requireSession } from './routes/agent-scope.ts';
 import { agentTaskRoutes } from './routes/agent-tasks.ts';
@@ -111,6 +113,7 @@ const agentRoutes = async (app: App, state: State, artefacts: string | undefined
   agentTaskRoutes(app, state);
   await agentUploadRoutes(app, state);
   agentImageRoutes(app, state);
+  agentDeriveRoute(app, state);
   agentToolPackRoutes(app, artefacts);
 };
 
@@ -123,6 +126,7 @@ const adminRoutes = async (app: App, state: State): Promise<void> => {
       guarded.get('/api/openapi.json', { schema: { hide: true } }, () => guarded.swagger());
       adminHostRoutes(guarded, state);
       adminImageRoutes(guarded, state);
+      adminShrinkRoutes(guarded, state);
       adminTaskRoutes(guarded, state);
       adminEventRoutes(guarded, state);
     }),

@@ -4,6 +4,7 @@ import { isImagingError } from '../agent/errors.ts';
 import { type ApiOptions, commandContext } from './cli/command.ts';
 import * as host from './cli/host.ts';
 import * as image from './cli/image.ts';
+import { shrinkImage } from './cli/shrink.ts';
 import * as task from './cli/task.ts';
 import { diskOf, diskOptions, taskBody, taskOptions, taskSecrets } from './cli/task-options.ts';
 import { defaultSettings } from './settings.ts';
@@ -152,8 +153,20 @@ const imageCommands = (y: ReturnType<typeof api>, ends: (code: number) => void) 
       imageKey,
       async (argv) => ends(await image.verifyImage(context(argv), argv.image)),
     )
-    .command('remove <image>', 'delete NAME@N, or NAME with all its versions', imageKey, (argv) =>
-      image.removeImage(context(argv), argv.image),
+    .command(
+      'shrink <image>',
+      'make a version of NAME@N for smaller disks, or find the one that is there',
+      (c) =>
+        imageKey(c)
+          .option('to', { type: 'string', describe: '10GB, 9.3GiB or bytes; default: the smallest sensible' })
+          .option('disk', { type: 'string', describe: 'd1, d2 …: which disk of an image of several' }),
+      (argv) => shrinkImage(context(argv), argv.image, argv, (line) => console.error(line)),
+    )
+    .command(
+      'remove <image>',
+      'delete NAME@N and what was made from it, or NAME with all its versions',
+      imageKey,
+      (argv) => image.removeImage(context(argv), argv.image),
     );
 
 const imageKey = (y: ReturnType<typeof api>) =>

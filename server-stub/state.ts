@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { createEventHub, type EventHub, type ServerEvent } from './events.ts';
 import { type Library, openLibrary } from './images/library.ts';
 import { rebuildFromManifests } from './images/rebuild.ts';
+import { cleanUpDerived } from './images/shrink/derive.ts';
+import { createShrinks, type Shrinks } from './images/shrink/jobs.ts';
 import { abandonUpload } from './images/uploads.ts';
 import { type Board, openBoard } from './queue/board.ts';
 import type { TaskRow } from './queue/task-row.ts';
@@ -29,6 +31,8 @@ export interface State {
   hub: EventHub;
   board: Board;
   library: Library;
+  /** smaller versions of images, made one at a time */
+  shrinks: Shrinks;
   key: SigningKey;
   adminToken: string;
   registerUnknown: boolean;
@@ -92,6 +96,9 @@ export const openState = async (options: StateOptions): Promise<State> => {
     hub,
     board,
     library,
+    get shrinks() {
+      return shrinks;
+    },
     key,
     adminToken,
     registerUnknown,
@@ -101,6 +108,7 @@ export const openState = async (options: StateOptions): Promise<State> => {
     seen: (hostId) => lastSeen.set(hostId, now()),
     close: async () => {
       await Promise.all(timers.map((stop) => stop()));
+      await shrinks.close();
       await board.close();
       await saveSeen();
       await events.flush();
@@ -108,10 +116,12 @@ export const openState = async (options: StateOptions): Promise<State> => {
       await db.destroy();
     },
   };
+  const shrinks = createShrinks(state, onError);
   ended.hook = (row) => abandonUpload(state, row.id);
   for (const { folder, error } of await rebuildFromManifests(state)) {
     onError(new Error(`Cannot serve the version in ${folder}`, { cause: error }));
   }
+  await cleanUpDerived(state);
   return state;
 };
 

@@ -7,6 +7,8 @@ import * as wire from '../protocol/index.ts';
 import {
   type checkInAnswerSchema,
   type checkInRequestSchema,
+  type deriveAnswerSchema,
+  type deriveRequestSchema,
   type Inventory,
   type logSchema,
   longPollSeconds,
@@ -41,6 +43,12 @@ export interface TaskServer {
   progress(taskId: string, progress: Progress, signal: AbortSignal): Promise<TaskAnswer>;
   log(taskId: string, log: Input<typeof logSchema>, signal: AbortSignal): Promise<TaskAnswer>;
   result(taskId: string, result: TaskResult, signal: AbortSignal): Promise<TaskAnswer>;
+  /** A version of the task's image that fits smaller disks; asked again until it is ready. */
+  derive(
+    taskId: string,
+    request: Input<typeof deriveRequestSchema>,
+    signal: AbortSignal,
+  ): Promise<Output<typeof deriveAnswerSchema>>;
   inventory(inventory: Inventory, signal: AbortSignal): Promise<void>;
   openUpload(
     request: Input<typeof openUploadSchema>,
@@ -122,6 +130,8 @@ export const createTaskServer = ({ onWait, ...options }: TaskServerOptions): Tas
     log: (taskId, log, signal) => post(wire.taskAnswerSchema, `/agent/v1/tasks/${taskId}/log`, log, signal),
     result: (taskId, result, signal) =>
       post(wire.taskAnswerSchema, `/agent/v1/tasks/${taskId}/result`, result, signal),
+    derive: (taskId, request, signal) =>
+      post(wire.deriveAnswerSchema, `/agent/v1/tasks/${taskId}/derive`, request, signal),
     inventory: async (inventory, signal) => {
       await post(wire.taskAnswerSchema, '/agent/v1/inventory', { inventory }, signal);
     },

@@ -50,16 +50,23 @@ export const detachLoops = async (disk: string, options: Options = {}): Promise<
   for (const name of await listNames('/sys/block')) {
     if ((await readAttribute(`/sys/block/${name}`, 'loop/backing_file')) !== disk) continue;
     await flushDevice(`/dev/${name}`, options);
-    await detach(`/dev/${name}`, options);
+    await detachLoop(`/dev/${name}`, options);
   }
 };
 
-/** `losetup --detach` succeeds at once and the kernel detaches when the last opener (a prober) has gone. */
-const detach = async (node: string, options: Options): Promise<void> => {
+/**
+ * `losetup --detach` succeeds at once and the kernel detaches when the last opener (a prober) has gone: resolves
+ * when it has.
+ *
+ * @throws ImagingError DISK_IN_USE
+ */
+export const detachLoop = async (node: string, options: Options = {}): Promise<void> => {
+  const folder = sysfsOf(kernelNameOf(node));
+  const before = await readAttribute(folder, 'loop/backing_file');
   await run('losetup', ['--detach', node], options);
   for (let tries = 0; tries < 100; tries++) {
-    const backing = await readAttribute(sysfsOf(kernelNameOf(node)), 'loop/backing_file');
-    if (backing === null) return;
+    // somebody else may have taken the number at once
+    if ((await readAttribute(folder, 'loop/backing_file')) !== before) return;
     await sleep(50, undefined, options);
   }
   throw new ImagingError('DISK_IN_USE', `Cannot detach ${node}: it is in use`, { details: { path: node } });

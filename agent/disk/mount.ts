@@ -1,6 +1,7 @@
 import { mkdtemp, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { hasCode, ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 
@@ -13,6 +14,7 @@ export type ReadOnlyMount = Mount;
 const SAFE = 'nodev,nosuid,noexec';
 /** a slow disk may have much to write back */
 const UNMOUNT_MS = 10 * 60_000;
+const UNMOUNT_ATTEMPTS = 6;
 
 /**
  * Kernel filesystem and what keeps it from writing even to a read-only mount: ext4 and XFS replay
@@ -75,10 +77,23 @@ const mountWith = async (mount: (path: string) => Promise<void>): Promise<Mount>
   return {
     path,
     [Symbol.asyncDispose]: async () => {
-      await run('umount', [path], { timeoutMs: UNMOUNT_MS });
+      await unmount(path);
       await rmdir(path);
     },
   };
+};
+
+/** "target is busy" passes: a process that is just being started holds our open files until its exec. */
+const unmount = async (path: string): Promise<void> => {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await run('umount', [path], { timeoutMs: UNMOUNT_MS });
+      return;
+    } catch (error) {
+      if (attempt === UNMOUNT_ATTEMPTS || !hasCode(error, 'TOOL_FAILED')) throw error;
+      await setTimeout(200 * attempt);
+    }
+  }
 };
 
 const mountAt = async (

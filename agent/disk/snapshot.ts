@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 import { mapDevice, mappingStatus } from './device-mapper.ts';
+import { detachLoop } from './loop-nodes.ts';
 
 /** A writable view of a device: what is written goes to memory, the device itself is only read. */
 export interface Snapshot extends AsyncDisposable {
@@ -48,7 +49,7 @@ export const snapshotInMemory = async (
   await using handle = await open(file, 'w');
   await handle.truncate(limit);
   const store = (await run('losetup', ['--find', '--show', file])).stdout.trim();
-  making.defer(async () => void (await run('losetup', ['--detach', store])));
+  making.defer(async () => await detachLoop(store));
   // a number that was read-only in its former life stays so
   await run('blockdev', ['--setrw', store]);
   const { stdout } = await run('blockdev', ['--getsize64', origin]);

@@ -1,4 +1,3 @@
-import { z } from 'zod';
 import { hasCode, ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 import type { ByteRange, ExtendedPartition, Plan } from '../protocol/index.ts';
@@ -8,6 +7,7 @@ import { GPT_ENTRIES_BYTES, gptUsable, isHybridMbr, readGptNames, writeGptNames 
 import { chainRecords, type Logical, readChain } from './mbr-chain.ts';
 import { partitionPath, removePartitions, syncPartitions } from './partition-nodes.ts';
 import { parseSfdisk, sfdiskScript } from './sfdisk.ts';
+import { findSignatures } from './signatures.ts';
 
 /** Bytes throughout; the fields mean what they mean in the manifest's imagePartitionSchema. */
 export interface TablePartition {
@@ -160,7 +160,9 @@ export const removeTable = async (
   // zeroing one signature can uncover another (nested or backup superblocks)
   for (let round = 0; ; round++) {
     await flushDevice(path, rest);
-    const left = (await signatures(path, rest)).flatMap((range) => without(range, keep));
+    const left = (await findSignatures(path, rest)).flatMap(({ offset: start, length: size }) =>
+      without({ start, size }, keep),
+    );
     if (left.length === 0) break;
     if (round === 20)
       throw notRemoved(path, `signatures remain at ${left.map(({ start }) => start).join(', ')}`);
@@ -304,20 +306,6 @@ const bootPieces = (bootArea: Uint8Array, plan: Plan): { offset: number; bytes: 
 const verifyGpt = async (path: string, options: Options): Promise<string[]> => {
   const { stdout } = await run('sgdisk', ['-v', path], options);
   return stdout.includes('No problems found') ? [] : [`sgdisk -v: ${stdout.trim().slice(0, 1000)}`];
-};
-
-const wipefsSchema = z.object({
-  signatures: z.array(z.object({ offset: z.string(), length: z.coerce.number().int().positive() })),
-});
-
-const signatures = async (path: string, options: Options): Promise<ByteRange[]> => {
-  const args = ['--no-act', '--json', '--output', 'OFFSET,LENGTH', path];
-  const { stdout } = await run('wipefs', args, options);
-  // nothing found, nothing printed
-  if (stdout.trim() === '') return [];
-  return wipefsSchema
-    .parse(JSON.parse(stdout))
-    .signatures.map(({ offset, length }) => ({ start: Number(offset), size: length }));
 };
 
 /** The parts of a range that no kept range covers. */

@@ -20,7 +20,6 @@ export interface ExfatBootSector {
   rootCluster: number;
   /** two on TexFAT, which nobody but Windows CE writes */
   fats: number;
-  dirty: boolean;
   failing: boolean;
 }
 
@@ -45,7 +44,6 @@ export const parseExfatBootSector = (sector: Buffer): ExfatBootSector => {
     rootCluster: sector.readUInt32LE(96),
     clusterBytes: 2 ** Math.min(sectorShift + clusterShift, 40),
     fats: sector.readUInt8(110),
-    dirty: (flags & 2) !== 0,
     failing: (flags & 4) !== 0,
   };
 };

@@ -41,7 +41,8 @@ export const f2fs: FilesystemDriver = {
     const fixed = { offset: 0, length: mainBlock * F2FS_BLOCK };
     const extents = uniteExtents([...map.extents, fixed], size);
     const main = (totalLength(extents) - fixed.length) / F2FS_BLOCK;
-    if (main !== validBlocks) {
+    // the checkpoint also counts blocks that are only promised to a file (fallocate) and lie nowhere
+    if (main !== validBlocks && main !== (await countSegmentBlocks(device, signal))) {
       throw distrusted(device, `partclone lists ${main} blocks in use, the checkpoint ${validBlocks}`);
     }
     return { extents, minimumBytes: blocks * F2FS_BLOCK };
@@ -82,7 +83,26 @@ const checkReadOnly = async (device: string, signal: AbortSignal): Promise<void>
   throw damaged(device, 'fsck.f2fs found damage', { exitCode, output: (stdout + stderr).slice(-2000) });
 };
 
-/** The eleven lines that end a check of fsck.f2fs 1.15 and 1.16; damage before them is marked, too. */
+/** Blocks in use by the segment information, which fsck.f2fs counts before it looks at any file. */
+const countSegmentBlocks = async (device: string, signal: AbortSignal): Promise<number | null> => {
+  let blocks: number | null = null;
+  await run('fsck.f2fs', ['--dry-run', '-d', '1', device], {
+    signal,
+    timeoutMs: CHECK_MS,
+    keepOutput: false,
+    onLine: (line) => {
+      blocks ??= parseSegmentBlocks(line);
+    },
+  });
+  return blocks;
+};
+
+export const parseSegmentBlocks = (line: string): number | null => {
+  const blocks = /^\[build_sit_area_bitmap: *\d+\] Blocks \[0x *[0-9a-f]+ : (\d+)\]/.exec(line)?.[1];
+  return blocks === undefined ? null : Number(blocks);
+};
+
+/** The lines that end a check of fsck.f2fs 1.15 and 1.16; damage before them is marked, too. */
 export const isF2fsSound = (output: string): boolean => {
   if (/\[Fail\]|^\[ASSERT\]|\[ERROR\]|\bcorrupted?\b(?! bugs)/im.test(output)) return false;
   return SUMMARY.every((name) => new RegExp(`^\\[FSCK\\] ${name} .*\\[Ok\\.\\.\\]`, 'm').test(output));

@@ -48,7 +48,8 @@ const countClusters = async (device: string, signal: AbortSignal): Promise<numbe
   // "12 files, 3/261372 clusters": the last line of a check that came to its end
   const clusters = /\d+ files?, (\d+)\/\d+ clusters/.exec(stdout)?.[1];
   if (exitCode === 0 && clusters !== undefined) return Number(clusters);
-  throw new ImagingError('FILESYSTEM_CHECK_FAILED', `Cannot trust ${device}: fsck.fat found damage`, {
+  const reason = /Dirty bit is set/.test(stdout) ? 'it was not unmounted cleanly' : 'fsck.fat found damage';
+  throw new ImagingError('FILESYSTEM_CHECK_FAILED', `Cannot trust ${device}: ${reason}`, {
     details: { device, exitCode, output: (stdout + stderr).slice(-2000) },
   });
 };

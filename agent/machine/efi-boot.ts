@@ -6,7 +6,7 @@ import { readTable } from '../disk/table.ts';
 import { hasCode, ImagingError, isImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 import type { Evidence } from '../protocol/index.ts';
-import { FALLBACK_LOADER, findLoaders, type Loaders } from './efi-loader.ts';
+import { type EfiArch, fallbackLoader, findLoaders, firmwareArch, type Loaders } from './efi-loader.ts';
 import { type BootMenu, orderWith, readBootMenu, replacedEntries } from './efi-variables.ts';
 
 export interface SetBootEntryOptions {
@@ -15,7 +15,7 @@ export interface SetBootEntryOptions {
   partition: number;
   /** device node of the ESP, to look for the loader */
   device: string;
-  /** name in the firmware's menu */
+  /** name in the firmware's menu; Windows' loader always has its own */
   label: string;
   /** `\EFI\…`; default: the best known loader found on the ESP */
   loader?: string;
@@ -43,24 +43,30 @@ export const setBootEntry = async (options: SetBootEntryOptions): Promise<BootEn
   assertClaim(claim);
   const wait = signal ? { signal } : {};
   const guid = await partitionGuid(claim.path, partition, wait);
-  const loaders = await loadersOn(device, wait);
+  const arch = await firmwareArch();
+  const fallback = fallbackLoader(arch);
+  const loaders = await loadersOn(device, arch, wait);
   const loader = options.loader ?? loaders.found[0];
   if (!loader) throw failed(`no boot loader on ${device}`, { device });
 
   const warnings: string[] = [];
-  if (!loaders.fallback)
-    warnings.push(`${device} has no ${FALLBACK_LOADER}: without its entry it will not start`);
+  if (!loaders.fallback) warnings.push(`${device} has no ${fallback}: without its entry it will not start`);
   try {
-    const { entry, evidence } = await writeEntry({ path: claim.path, partition, guid, label, loader }, wait);
+    const name = /\\bootmgfw\.efi$/i.test(loader) ? WINDOWS_LABEL : label;
+    const wanted = { path: claim.path, partition, guid, label: name, loader };
+    const { entry, evidence } = await writeEntry(wanted, wait);
     return { evidence, warnings, loader, entry };
   } catch (error) {
     if (!isImagingError(error) || hasCode(error, 'TASK_CANCELLED')) throw error;
     if (!loaders.fallback) throw failed(error.message, { cause: error.code, ...error.details }, error);
-    warnings.push(`${error.message}; the firmware has to find ${FALLBACK_LOADER} by itself`);
-    const evidence = [{ what: 'boot loader', proof: `${FALLBACK_LOADER} exists on partition ${guid}` }];
-    return { evidence, warnings, loader: FALLBACK_LOADER, entry: null };
+    warnings.push(`${error.message}; the firmware has to find ${fallback} by itself`);
+    const evidence = [{ what: 'boot loader', proof: `${fallback} exists on partition ${guid}` }];
+    return { evidence, warnings, loader: fallback, entry: null };
   }
 };
+
+/** the name by which Windows' own tools and stale entries of it go */
+const WINDOWS_LABEL = 'Windows Boot Manager';
 
 interface Wanted {
   path: string;
@@ -128,9 +134,9 @@ const partitionGuid = async (path: string, number: number, wait: Wait): Promise<
   throw failed(`${path} has no GPT partition ${number}`, { path, number });
 };
 
-const loadersOn = async (device: string, wait: Wait): Promise<Loaders> => {
+const loadersOn = async (device: string, arch: EfiArch, wait: Wait): Promise<Loaders> => {
   await using mounted = await mountReadOnly(device, 'vfat', wait);
-  return await findLoaders(mounted.path);
+  return await findLoaders(mounted.path, arch);
 };
 
 /** Partition GUIDs of all disks, lower case. */

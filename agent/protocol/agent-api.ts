@@ -102,5 +102,36 @@ export const packRequestSchema = z.object({
 /** Versions of an image that this machine's tasks deploy or made, those of its newest task first. */
 export const ownVersionsAnswerSchema = z.object({ versions: z.array(versionNumberSchema) });
 
+/**
+ * A deploy whose image is too large for its disk asks for a version that fits. Asked again with `job` until
+ * it is `ready`; a refusal (too small even so, no room to make it) is an error.
+ */
+export const deriveRequestSchema = z.object({
+  attempt: z.number().int().min(1),
+  /** the target of each disk of the image */
+  disks: z
+    .array(z.strictObject({ name: z.string().regex(/^d\d+$/), size: bytesSchema }))
+    .min(1)
+    .max(16),
+  /** false for a dry run: only a version that exists already */
+  make: z.boolean().default(true),
+  job: z.uuid().optional(),
+});
+export const deriveAnswerSchema = taskAnswerSchema.and(
+  z.discriminatedUnion('state', [
+    z.object({ state: z.literal('ready'), version: versionNumberSchema }),
+    /** it could be made, and was not asked to be */
+    z.object({ state: z.literal('possible') }),
+    z.object({
+      state: z.literal('making'),
+      job: z.uuid(),
+      message: z.string().max(400),
+      /** bytes of work; total 0 while it is not known */
+      done: bytesSchema,
+      total: bytesSchema,
+    }),
+  ]),
+);
+
 export const publishRequestSchema = z.object({ manifest: manifestSchema });
 export const publishAnswerSchema = z.object({ image: imageNameSchema, version: versionNumberSchema });

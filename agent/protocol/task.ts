@@ -193,7 +193,14 @@ export const taskResultSchema = z
     /** a few lines for people */
     summary: z.string().max(4000),
     stats: transferStatsSchema.nullable(),
-    image: z.object({ name: imageNameSchema, version: versionNumberSchema }).nullable(),
+    image: z
+      .object({
+        name: imageNameSchema,
+        version: versionNumberSchema,
+        /** the version that the server made this one from, for smaller disks */
+        derivedFrom: versionNumberSchema.optional(),
+      })
+      .nullable(),
     disk: z.object({ serial: z.string(), wwn: z.string(), size: bytesSchema }).nullable(),
     /** the plan that was carried out, or would have been (dry run, refusal) */
     plan: z.unknown().optional(),

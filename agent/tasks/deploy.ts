@@ -1,13 +1,13 @@
 import { type Disk, listDisks } from '../disk/disk.ts';
-import { planText } from '../disk/plan-text.ts';
-import { type PlanOptions, planDeploy } from '../disk/planner.ts';
-import { readTable } from '../disk/table.ts';
 import { ImagingError } from '../errors.ts';
-import type { ImageDisk, Manifest, Plan } from '../protocol/index.ts';
-import type { Handler, TaskContext, TaskOf } from './context.ts';
+import type { Plan } from '../protocol/index.ts';
+import type { Handler, TaskContext } from './context.ts';
 import { requireSound } from './damage.ts';
 import { fetchImage } from './deploy-fetch.ts';
 import { finishDisk } from './deploy-finish.ts';
+import { fittingVersion } from './deploy-fit.ts';
+import { assertIdentityPossible } from './deploy-identity.ts';
+import { createPlanner, drawingOf, summaryOf } from './deploy-plan.ts';
 import { claimTargets, pairDisks } from './deploy-targets.ts';
 import { transferImage } from './deploy-transfer.ts';
 import { bytesWrittenTo, identityOf, sha256 } from './disk-facts.ts';
@@ -21,15 +21,27 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   const { image: name, version, dryRun, verify } = task.params;
 
   context.step('plan', { message: `${name} version ${version}` });
-  const image = await fetchImage(name, version, context);
-  requireSound(image.manifest, task.params, context.warn);
-  const planned = await planAll(image.manifest, await listDisks({ signal: context.signal }), task, context);
+  const wanted = await fetchImage(name, version, context);
+  requireSound(wanted.manifest, task.params, context.warn);
+  const pairs = pairDisks(wanted.manifest, await listDisks({ signal: context.signal }), task.params);
+  if (pairs[0]) context.showDisk(identityOf(pairs[0].disk));
+  const { image, plan: planned } = await fittingVersion({
+    task,
+    image: wanted,
+    targets: Object.fromEntries(pairs.map(({ image, disk }) => [image.name, disk.size])),
+    plan: await createPlanner(task, pairs, context),
+    context,
+  });
   const plans = planned.map(({ plan }) => plan);
-  const result = { image: { name, version } };
+  context.showPlan(plans.length === 1 ? plans[0] : plans);
+  for (const { warnings } of plans) for (const warning of warnings) context.warn(warning);
+  assertIdentityPossible(image.manifest, plans, task.params, context.hostName);
+  const { version: written, derivedFrom } = image.manifest;
+  const result = { image: { name, version: written, ...(derivedFrom === null ? {} : { derivedFrom }) } };
   if (dryRun) {
     for (const { disk } of planned) await proveNothingWritten(disk, context);
-    const drawings = planned.map((one) => planText(one.plan, one.image)).join('\n\n');
-    const summary = `Would write ${summaryOf(plans, image.manifest)}\n\n${drawings}`;
+    const drawing = drawingOf(plans, image.manifest);
+    const summary = `Would write ${summaryOf(plans, image.manifest)}\n\n${drawing}`;
     return { ...result, summary: summary.slice(0, 4000) };
   }
 
@@ -40,58 +52,19 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   // growing changes chunks that were reported as durable: an attempt after this one must look for itself
   await context.reportDurable({ binding, ranges: {} });
   // the first disk boots: its table comes last
-  for (const { claim, plan } of targets.toReversed()) await finishDisk({ claim, plan, image, context });
-  return { ...result, stats, summary: `Wrote ${summaryOf(plans, image.manifest)}` };
-};
-
-/** A plan for every disk of the image, shown before anything else happens. */
-const planAll = async (
-  manifest: Manifest,
-  disks: readonly Disk[],
-  task: TaskOf<'deploy'>,
-  context: TaskContext,
-): Promise<{ disk: Disk; image: ImageDisk; plan: Plan }[]> => {
-  const { params } = task;
-  const { keep, partitions, growPartition } = params;
-  const pairs = pairDisks(manifest, disks, params);
-  if (pairs[0]) context.showDisk(identityOf(pairs[0].disk));
-  if (pairs.length > 1 && (keep ?? partitions ?? growPartition) !== undefined) {
-    throw new ImagingError(
-      'OPTION_REFUSED',
-      `Cannot choose partitions by number: the image has ${pairs.length} disks`,
+  const unmet: (ImagingError | null)[] = [];
+  for (const { claim, plan } of targets.toReversed()) {
+    unmet.push(
+      await finishDisk({ claim, plan, image, captured: wanted.manifest, params: task.params, context }),
     );
   }
-  const planned: { disk: Disk; image: ImageDisk; plan: Plan }[] = [];
-  for (const { image, disk } of pairs) {
-    const options: PlanOptions = {
-      firmware: context.identity.firmware,
-      grow: params.grow,
-      imageDisk: image.name,
-      ...(growPartition === undefined ? {} : { growPartition }),
-      ...(partitions ? { partitions } : {}),
-      ...(keep ? { keep } : {}),
-      ...(keep || partitions ? { present: await readTable(disk.path, { signal: context.signal }) } : {}),
-      ...(params.newIdentity ? { newIdentity: task.id } : {}),
-    };
-    planned.push({ disk, image, plan: planDeploy(manifest, disk, options) });
-  }
-  context.showPlan(planned.length === 1 ? planned[0]?.plan : planned.map(({ plan }) => plan));
-  for (const { plan } of planned) for (const warning of plan.warnings) context.warn(warning);
-  return planned;
+  for (const error of unmet) if (error) throw error;
+  return { ...result, stats, summary: `Wrote ${summaryOf(plans, image.manifest)}` };
 };
 
 /** What durable ranges are good for: this version, these plans, these disks. */
 const bindingOf = (plans: readonly Plan[], manifestText: string): string =>
   sha256(JSON.stringify([sha256(manifestText), plans]));
-
-const summaryOf = (plans: readonly Plan[], manifest: Manifest): string => {
-  const os = manifest.os ? ` (${manifest.os.name} ${manifest.os.version})` : '';
-  const to = plans.map(({ partitions, disk }) => {
-    const serial = disk.serial || disk.wwn || 'without serial';
-    return `${partitions.length} partitions, to disk ${serial}`;
-  });
-  return `${manifest.image} version ${manifest.version}${os}, ${to.join(' and ')}`;
-};
 
 const proveNothingWritten = async (disk: Disk, context: TaskContext): Promise<void> => {
   const written = await bytesWrittenTo(disk);

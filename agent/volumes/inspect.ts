@@ -2,12 +2,12 @@ import { hasCode, ImagingError, toImagingError } from '../errors.ts';
 import { totalLength, uniteExtents } from '../filesystem/extents.ts';
 import { driverFor } from '../filesystem/index.ts';
 import { probe } from '../filesystem/probe.ts';
+import { readOs } from '../os/os-facts.ts';
 import type { FilesystemFacts } from '../protocol/index.ts';
 import { refuseBitLocker } from './bitlocker.ts';
 import { type OpenedLuks, openLuks, whyOpaque } from './luks.ts';
 import { inspectMember } from './lvm/inspect.ts';
 import { findMembers } from './lvm/members.ts';
-import { readOsRelease } from './os-release.ts';
 import { isReplayable, replayJournal } from './replay.ts';
 import { roleOfVolume } from './role.ts';
 import { type Inspection, type Look, rawLook, type Volume } from './volume.ts';
@@ -209,7 +209,7 @@ const inspectFilesystem = async (volume: Volume, facts: FilesystemFacts, session
       extents,
     };
   }
-  const os = await readOsRelease(device, type, signal);
+  const os = await readOs(device, type, signal);
   try {
     await checkOrReplay(volume, type, session);
     const { extents, minimumBytes } = await driver.usage(device, size, signal);

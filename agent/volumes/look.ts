@@ -31,12 +31,12 @@ export const lookAtVolumes = async (volumes: readonly Volume[], options: LookOpt
   const dirty = volumes.filter((_, at) => looks[at]?.dirty);
   if (dirty.length === 0) return seen;
   const again = await replayed(dirty, rest, held, memory);
-  return seen.map((look) => {
+  return seen.map((look, at) => {
     if (!look.dirty) return look;
     if (typeof again !== 'string') return again.get(look.source) ?? look;
     const why = `its journal could not be replayed in memory: ${again}`;
     const reason = look.method === 'raw' ? `${look.reason}; ${why}`.slice(0, 400) : look.reason;
-    return { ...look, reason, warnings: [...look.warnings, why] };
+    return { ...look, reason, warnings: [...look.warnings, `${volumes[at]?.name}: ${why}`] };
   });
 };
 

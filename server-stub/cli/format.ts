@@ -24,6 +24,12 @@ export const bytes = (count: number): string => {
   return `${power === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[power]}`;
 };
 
+/** 10000000000 -> "10.0 GB": as disks are sold */
+export const decimal = (count: number): string => {
+  const [unit, size] = count >= 1e12 ? ['TB', 1e12] : count >= 1e9 ? ['GB', 1e9] : ['MB', 1e6];
+  return `${(count / Number(size)).toFixed(1)} ${unit}`;
+};
+
 /** 95 -> "1 min 35 s" */
 export const seconds = (count: number): string => {
   const whole = Math.round(count);

@@ -1,7 +1,7 @@
 import { ImagingError } from '../../agent/errors.ts';
 import type { ImageAnswer, VerifyAnswer } from '../api.ts';
 import type { CommandContext } from './command.ts';
-import { bytes, table, when } from './format.ts';
+import { bytes, decimal, table, when } from './format.ts';
 
 /** `NAME` or `NAME@N`. @throws ImagingError BAD_REQUEST */
 export const parseImage = (text: string): { name: string; version?: number } => {
@@ -20,11 +20,12 @@ export const listImages = async ({ api, print }: CommandContext): Promise<void> 
       : table(
           ['NAME', 'VERSIONS', 'NEWEST', 'CONTENT', 'CREATED', 'STATE'],
           images.map(({ name, versions }) => {
-            const newest = versions[0];
+            const newest = versions.find(({ derivedFrom }) => derivedFrom === null);
+            const smaller = versions.filter(({ derivedFrom }) => derivedFrom !== null).length;
             const hurt = versions.filter((version) => version.hurt.length > 0);
             return [
               name,
-              String(versions.length),
+              `${versions.length - smaller}${smaller === 0 ? '' : ` and ${smaller} made smaller`}`,
               newest ? `@${newest.version}` : '-',
               newest ? bytes(newest.usedBytes) : '-',
               when(newest?.createdAt ?? null),
@@ -52,7 +53,12 @@ export const showImage = async ({ api, print }: CommandContext, text: string): P
         bytes(v.diskBytes),
         bytes(v.usedBytes),
         String(v.chunks),
-        v.hurt.length === 0 ? 'sound' : hurtText(name, v),
+        [
+          ...(v.derivedFrom === null
+            ? []
+            : [`made from ${name}@${v.derivedFrom} for ${decimal(v.diskBytes)} disks`]),
+          v.hurt.length === 0 ? 'sound' : hurtText(name, v),
+        ].join(', '),
       ]),
     ),
   );

@@ -14,6 +14,7 @@ const statuses: Partial<Record<ErrorCode, number>> = {
   LEASE_LOST: 409,
   TASK_CANCELLED: 409,
   STORE_FULL: 507,
+  SCRATCH_FULL: 507,
   INTERNAL: 500,
   SERVER_ERROR: 503,
 };

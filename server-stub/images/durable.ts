@@ -25,6 +25,9 @@ export const writeWhole = async (path: string, text: string): Promise<void> => {
   await rename(`${path}.new`, path);
 };
 
+/** SHA-256 in lower-case hex. */
+export const hashBytes = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
 /** SHA-256 in lower-case hex and size in bytes. */
 export const hashFile = async (path: string): Promise<{ sha256: string; size: number }> => {
   const hash = createHash('sha256');

@@ -73,6 +73,7 @@ export const enterVersion = (
     chunks: index.ids.size,
     manifestSha256: sha256Of(text),
     hurt: [],
+    derivedFrom: manifest.derivedFrom,
   });
 
 const requireFiles = async (folder: string, files: readonly ImageFile[]): Promise<void> => {

@@ -4,7 +4,7 @@ import { ImagingError } from '../../agent/errors.ts';
 import type { TaskParams } from '../../agent/protocol/index.ts';
 import type { State } from '../state.ts';
 import { forgetChunks } from '../store/chunks.ts';
-import { dropVersion, findVersion } from '../store/images.ts';
+import { derivedVersions, dropVersion, findVersion } from '../store/images.ts';
 import { syncPath } from './durable.ts';
 import { MANIFEST, readVersion, versionFolder, versionFolders } from './version-folder.ts';
 
@@ -12,22 +12,38 @@ import { MANIFEST, readVersion, versionFolder, versionFolders } from './version-
 const UNLINKS = 64;
 
 /**
- * Delete a version: its manifest first, which ends its existence, then the rest. Chunks that no version
- * needs are swept by `collectChunks`.
+ * Delete a version, and with it the smaller ones that were made from it. Chunks that no version needs are swept
+ * by `collectChunks`.
  *
- * @throws ImagingError IMAGE_NOT_FOUND, CONFLICT (a task that has not ended deploys it)
+ * @throws ImagingError IMAGE_NOT_FOUND, CONFLICT (a task that has not ended deploys it or may deploy it, a smaller
+ *   version is being made from it); nothing is removed then
  */
 export const removeVersion = async (state: State, image: string, version: number): Promise<void> => {
-  if (!(await findVersion(state.db, image, version))) {
+  const found = await findVersion(state.db, image, version);
+  if (!found) {
     throw new ImagingError('IMAGE_NOT_FOUND', `Cannot remove ${image}@${version}: no such version`);
   }
+  const derived = (await derivedVersions(state.db, image, version)).map((row) => row.version);
+  if (state.shrinks.isSource(image, version)) {
+    throw new ImagingError(
+      'CONFLICT',
+      `Cannot remove ${image}@${version}: a smaller version is being made from it`,
+    );
+  }
+  // a deploy of the version that a smaller one comes from may be writing the smaller one
+  const used = new Set([version, ...derived, ...(found.derivedFrom === null ? [] : [found.derivedFrom])]);
   const user = state.board.open().find(({ row }) => {
     const params = row.params as TaskParams<'deploy'>;
-    return row.type === 'deploy' && params.image === image && params.version === version;
+    return row.type === 'deploy' && params.image === image && used.has(params.version);
   });
   if (user) {
     throw new ImagingError('CONFLICT', `Cannot remove ${image}@${version}: task ${user.row.id} deploys it`);
   }
+  for (const number of [...derived, version]) await deleteVersion(state, image, number);
+};
+
+/** The manifest first, which ends the version's existence, then the rest. */
+const deleteVersion = async (state: State, image: string, version: number): Promise<void> => {
   const folder = versionFolder(state.paths.images, image, version);
   await rm(join(folder, MANIFEST), { force: true });
   await syncPath(folder);

@@ -73,7 +73,7 @@ export const receivePack = async (
   let bytes = 0;
   const flush = async (): Promise<void> => {
     if (portion.length === 0) return;
-    const { stored, known } = await keep(state, upload, portion, signal);
+    const { stored, known } = await keepChunks(state, upload, portion, signal);
     total.stored += stored;
     total.known += known;
     portion = [];
@@ -92,7 +92,8 @@ export const receivePack = async (
   return total;
 };
 
-const keep = (
+/** Check chunks and keep them, pinned for this upload; durable when this resolves. @throws as receivePack */
+export const keepChunks = (
   state: State,
   upload: Upload,
   chunks: readonly StoredChunk[],

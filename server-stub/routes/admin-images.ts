@@ -6,7 +6,7 @@ import { collectChunks, removeVersion } from '../images/remove.ts';
 import { verifyVersion } from '../images/verify.ts';
 import { readVersion, versionFolder } from '../images/version-folder.ts';
 import type { State } from '../state.ts';
-import { listImages } from '../store/images.ts';
+import { listImages, versionExists } from '../store/images.ts';
 import { versionParams } from './agent-images.ts';
 import type { App } from './types.ts';
 
@@ -35,7 +35,10 @@ export const adminImageRoutes = (app: App, state: State): void => {
     { schema: { params: nameParams, response: { 204: z.null() } } },
     async (request, reply) => {
       const { name, versions } = await existing(request.params.name);
-      for (const { version } of versions) await removeVersion(state, name, version);
+      for (const { version } of versions) {
+        // smaller versions go with the one that they were made from
+        if (await versionExists(state.db, name, version)) await removeVersion(state, name, version);
+      }
       await sweep(request.log.info.bind(request.log));
       return reply.code(204).send(null);
     },

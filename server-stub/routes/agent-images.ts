@@ -71,7 +71,7 @@ export const agentImageRoutes = (app: App, state: State): void => {
     { schema: { body: packRequestSchema }, bodyLimit: 256 * 1024 },
     async (request, reply) => {
       const { image, version, ids } = request.body;
-      const task = requireDeployOf(state, request, image, version);
+      const task = await requireDeployOf(state, request, image, version);
       await state.board.report(task.id, task.attempt);
       const { ids: own } = await state.library.indexOf(image, version);
       const foreign = ids.find((id) => !own.has(id));

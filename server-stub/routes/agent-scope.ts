@@ -4,6 +4,7 @@ import type { TaskParams } from '../../agent/protocol/index.ts';
 import { bearerOf } from '../http/bearer.ts';
 import type { TaskRow } from '../queue/task-row.ts';
 import type { State } from '../state.ts';
+import { findVersion } from '../store/images.ts';
 import { findTask, listTasks } from '../store/tasks.ts';
 import { acceptSession } from '../store/tokens.ts';
 
@@ -39,29 +40,49 @@ export const ownTask = async (state: State, request: FastifyRequest, id: string)
 };
 
 /**
- * The deploy that this machine is running, if it is of this version: all that it may read of images.
+ * The deploy that this machine is running, if it is of this version or of the one that this was made from for
+ * smaller disks: all that it may read of images.
+ *
  * @throws ImagingError NOT_FOUND
  */
-export const requireDeployOf = (
+export const requireDeployOf = async (
   state: State,
   request: FastifyRequest,
   image: string,
   version: number,
-): TaskRow => {
-  const row = leasedTasks(state, request).find((task) => {
-    if (task.type !== 'deploy') return false;
-    const params = task.params as TaskParams<'deploy'>;
-    return params.image === image && params.version === version;
-  });
+): Promise<TaskRow> => {
+  const deploys = leasedTasks(state, request).filter(
+    ({ type, params }) => type === 'deploy' && (params as TaskParams<'deploy'>).image === image,
+  );
+  const deployOf = (wanted: number): TaskRow | undefined =>
+    deploys.find(({ params }) => (params as TaskParams<'deploy'>).version === wanted);
+  const row = deployOf(version) ?? (await deployOfOrigin(state, deploys, image, version));
   if (!row) {
     throw new ImagingError('NOT_FOUND', `Cannot read ${image}@${version}: this machine is not deploying it`);
   }
   return row;
 };
 
+/** The deploy of the version that this one was made from, or of another one made from the same. */
+const deployOfOrigin = async (
+  state: State,
+  deploys: readonly TaskRow[],
+  image: string,
+  version: number,
+): Promise<TaskRow | undefined> => {
+  if (deploys.length === 0) return undefined;
+  const origin = (await findVersion(state.db, image, version))?.derivedFrom ?? null;
+  if (origin === null) return undefined;
+  for (const row of deploys) {
+    const own = (row.params as TaskParams<'deploy'>).version;
+    if (own === origin || (await findVersion(state.db, image, own))?.derivedFrom === origin) return row;
+  }
+  return undefined;
+};
+
 /**
  * Versions of an image that this machine may compare its disk with: those that its tasks, ended ones too, deploy or have
- * made. It had their content already, so their indexes tell it nothing new. The newest task's version first.
+ * written or made. It had their content already, so their indexes tell it nothing new. The newest task's first.
  */
 export const ownVersions = async (
   state: State,
@@ -70,10 +91,11 @@ export const ownVersions = async (
 ): Promise<number[]> => {
   const tasks = await listTasks(state.db, { hostId: request.hostId, limit: TASKS });
   const versions = tasks.flatMap(({ row, result }) => {
-    if (row.type === 'capture') return result?.image?.name === image ? [result.image.version] : [];
-    if (row.type !== 'deploy') return [];
+    // a deploy may have written a version that was made smaller for its disk
+    const written = result?.image?.name === image ? [result.image.version] : [];
+    if (row.type !== 'deploy') return written;
     const params = row.params as TaskParams<'deploy'>;
-    return params.image === image ? [params.version] : [];
+    return params.image === image ? [...written, params.version] : written;
   });
   return [...new Set(versions)];
 };
@@ -86,10 +108,7 @@ export const requireOwnVersion = async (
   version: number,
 ): Promise<void> => {
   if ((await ownVersions(state, request, image)).includes(version)) return;
-  throw new ImagingError(
-    'NOT_FOUND',
-    `Cannot read ${image}@${version}: no task of this machine deploys it or has made it`,
-  );
+  await requireDeployOf(state, request, image, version);
 };
 
 /**

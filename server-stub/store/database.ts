@@ -1,13 +1,17 @@
 import { Kysely } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import * as first from './migrations/001-first.ts';
+import * as derivedVersions from './migrations/002-derived-versions.ts';
 import { sqliteDialect } from './sqlite.ts';
 import type { Tables } from './tables.ts';
 
 export type Database = Kysely<Tables>;
 
 /** Imported by name, so that a bundle holds them; the keys' alphabetical order is the order of execution. */
-const migrations: Record<string, Migration> = { '001-first': first };
+const migrations: Record<string, Migration> = {
+  '001-first': first,
+  '002-derived-versions': derivedVersions,
+};
 
 /**
  * Open the database file (`:memory:` for tests) and bring it to the newest schema.

@@ -9,6 +9,8 @@ export interface VersionRow {
   chunks: number;
   manifestSha256: string;
   hurt: string[];
+  /** the captured version that this one was made smaller from */
+  derivedFrom: number | null;
 }
 
 export const listImages = async (
@@ -24,12 +26,13 @@ export const listImages = async (
   }));
 };
 
-/** The version that deploys get by default, or undefined. */
+/** The version that deploys get by default: the newest that was captured, never a derived one. */
 export const newestVersion = async (db: Database, image: string): Promise<number | undefined> => {
   const row = await db
     .selectFrom('versions')
     .select('version')
     .where('image', '=', image)
+    .where('derived_from', 'is', null)
     .orderBy('version', 'desc')
     .executeTakeFirst();
   return row?.version;
@@ -105,6 +108,7 @@ export const saveVersion = async (db: Database, row: VersionRow): Promise<void> 
         chunks: row.chunks,
         manifest_sha256: row.manifestSha256,
         hurt_json: row.hurt.length > 0 ? JSON.stringify(row.hurt) : null,
+        derived_from: row.derivedFrom,
       })
       .onConflict((oc) => oc.columns(['image', 'version']).doNothing())
       .execute();
@@ -128,6 +132,22 @@ export const setHurt = async (
 export const allVersions = async (db: Database): Promise<VersionRow[]> =>
   (await db.selectFrom('versions').selectAll().execute()).map(fromTable);
 
+/** Versions that were made smaller from this one, oldest first. */
+export const derivedVersions = async (
+  db: Database,
+  image: string,
+  version: number,
+): Promise<VersionRow[]> => {
+  const rows = await db
+    .selectFrom('versions')
+    .selectAll()
+    .where('image', '=', image)
+    .where('derived_from', '=', version)
+    .orderBy('version')
+    .execute();
+  return rows.map(fromTable);
+};
+
 export const dropVersion = async (db: Database, image: string, version: number): Promise<void> => {
   await db.deleteFrom('versions').where('image', '=', image).where('version', '=', version).execute();
 };
@@ -141,6 +161,7 @@ const fromTable = (row: {
   chunks: number;
   manifest_sha256: string;
   hurt_json: string | null;
+  derived_from: number | null;
 }): VersionRow => ({
   image: row.image,
   version: row.version,
@@ -150,4 +171,5 @@ const fromTable = (row: {
   chunks: row.chunks,
   manifestSha256: row.manifest_sha256,
   hurt: row.hurt_json === null ? [] : (JSON.parse(row.hurt_json) as string[]),
+  derivedFrom: row.derived_from,
 });

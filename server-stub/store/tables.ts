@@ -45,6 +45,8 @@ export interface VersionsTable {
   manifest_sha256: string;
   /** JSON list of chunk ids that are damaged or missing; null when none is known */
   hurt_json: string | null;
+  /** the version that this one was made smaller from; null for one that was captured */
+  derived_from: number | null;
 }
 
 export interface UploadsTable {

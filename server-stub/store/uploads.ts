@@ -49,6 +49,17 @@ export const findUpload = async (
   );
 };
 
+/** Open uploads of what is no task: their `taskId` begins so. */
+export const openUploadsOf = async (db: Database, prefix: string): Promise<{ taskId: string }[]> => {
+  const rows = await db
+    .selectFrom('uploads')
+    .select('task_id')
+    .where('state', '=', 'open')
+    .where('task_id', 'like', `${prefix}%`)
+    .execute();
+  return rows.map(({ task_id }) => ({ taskId: task_id }));
+};
+
 /** An upload that has ended needs its pins no more. */
 export const endUpload = async (
   db: Database,

@@ -182,7 +182,7 @@ function imageRows({ name, versions }) {
     if (chunks > 0) hurt.unshift(`${chunks} damaged chunk${chunks === 1 ? '' : 's'}`);
     const state = element('span', hurt.length > 0 ? 'bad' : 'good', hurt.join(', ') || 'sound');
     return row([
-      `${name}@${version.version}`,
+      `${name}@${version.version}${version.derivedFrom ? `, made from @${version.derivedFrom}` : ''}`,
       time(version.createdAt),
       number(bytes(version.diskBytes)),
       number(bytes(version.usedBytes)),

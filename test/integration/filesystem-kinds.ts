@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { zstdDecompressSync } from 'node:zlib';
 import { run } from '../../agent/process/run.ts';
 
@@ -46,8 +47,18 @@ const fillMounted = async (device: string, mount = ['mount']): Promise<void> => 
     await run('sync', ['-f', root]);
     await removeSome(root);
   } finally {
-    await run('umount', [root]);
+    await unmount(root);
     await rm(root, { recursive: true });
+  }
+};
+
+/** Busy for a moment when another test of this process is starting a tool, which holds open files until its exec. */
+const unmount = async (root: string): Promise<void> => {
+  for (let attempt = 1; ; attempt += 1) {
+    const { exitCode, stderr } = await run('umount', [root], { okExitCodes: [0, 32] });
+    if (exitCode === 0) return;
+    if (attempt === 10) throw new Error(stderr);
+    await setTimeout(100 * attempt);
   }
 };
 

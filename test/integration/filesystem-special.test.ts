@@ -89,6 +89,24 @@ test('F2FS with one damaged checkpoint is refused, though fsck.f2fs is content w
   });
 });
 
+test('exFAT: a dirty flag alone is no damage, a file whose cluster is marked free is', async (t) => {
+  const size = 24 * MIB;
+  const { path } = await attachLoop(t, size);
+  await restoreRecorded('exfat', path);
+  const driver = driverFor('exfat');
+  const before = await driver?.usage(path, size, signal);
+  await using file = await open(path, 'r+');
+  await file.write(Buffer.of(2), 0, 1, 106);
+  await file.sync();
+  await driver?.check(path, signal);
+  t.deepEqual(await driver?.usage(path, size, signal), before);
+  // the allocation bitmap is what the heap begins with
+  const bitmap = 4096 * 512;
+  await file.write(Buffer.of(0), 0, 1, bitmap + 20);
+  await file.sync();
+  await t.throwsAsync(async () => await driver?.check(path, signal), { code: 'FILESYSTEM_CHECK_FAILED' });
+});
+
 /** Content of some recorded files, by inode number, from F2FS's own dumper. */
 const dumpF2fs = async (t: ExecutionContext, device: string): Promise<Buffer[]> => {
   const folder = await mkdtemp(join(tmpdir(), 'dump-'));

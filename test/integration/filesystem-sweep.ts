@@ -93,7 +93,7 @@ const mutate = async (
 export const usedBlocks = async (kind: FilesystemKind, device: string): Promise<Extent[] | null> => {
   const driver = driverFor(kind.type);
   if (!driver) throw new Error(`no driver for ${kind.type}`);
-  const signal = AbortSignal.timeout(20_000);
+  const signal = AbortSignal.timeout(60_000);
   try {
     await driver.check(device, signal);
     return (await driver.usage(device, kind.size, signal)).extents;

@@ -126,9 +126,15 @@ const kinds: Kind[] = [
   ntfs('ntfs'),
   ntfs('ntfs with 64 KiB clusters', ['--cluster-size', '65536']),
   mounted('xfs', 300 * MIB, []),
-  mounted('xfs', 300 * MIB, ['-m', 'rmapbt=1', '-b', 'size=1024']),
   mounted('btrfs', 160 * MIB, []),
-  mounted('btrfs', 160 * MIB, ['-m', 'single', '-M']),
+  ...(process.env['FOG_TEST_MATRIX']
+    ? [
+        mounted('xfs', 300 * MIB, ['-m', 'rmapbt=1', '-b', 'size=1024']),
+        mounted('xfs', 300 * MIB, ['-s', 'size=4096'], 4096),
+        mounted('btrfs', 160 * MIB, ['-m', 'single', '-M']),
+        mounted('btrfs', 160 * MIB, ['-s', '4096', '-n', '4096'], 4096),
+      ]
+    : []),
   fat('FAT32', '32'),
   fat('FAT16', '16'),
   fat('FAT12', '12'),

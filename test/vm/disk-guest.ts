@@ -2,7 +2,7 @@
 // variables can show. Prints facts as JSON lines; disk.test.ts says what they must be.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { claimDisk } from '../../agent/disk/claim.ts';
@@ -18,6 +18,7 @@ import { toImagingError } from '../../agent/errors.ts';
 import { driverFor } from '../../agent/filesystem/index.ts';
 import { probe } from '../../agent/filesystem/probe.ts';
 import { setBootEntry } from '../../agent/machine/efi-boot.ts';
+import { placeFallbackLoader } from '../../agent/machine/efi-fallback.ts';
 import { readBootMenu } from '../../agent/machine/efi-variables.ts';
 import { readIdentity } from '../../agent/machine/identity.ts';
 import { collectInventory } from '../../agent/machine/inventory.ts';
@@ -95,6 +96,9 @@ const planFor = (disk: Disk, espUuid: string): Plan => ({
   ],
 });
 
+/** the name that an entry for Windows' loader gets anyway */
+const LABEL = 'Windows Boot Manager';
+
 const fillEsp = async (node: string, loaders: readonly string[]): Promise<void> => {
   await run('mkfs.vfat', ['-F', '32', '-s', '1', node]);
   const folder = await mkdtemp(join(tmpdir(), 'esp-'));
@@ -102,7 +106,7 @@ const fillEsp = async (node: string, loaders: readonly string[]): Promise<void> 
   for (const loader of loaders) {
     const file = join(folder, ...loader.split('\\'));
     await mkdir(dirname(file), { recursive: true });
-    await writeFile(file, 'MZ');
+    await writeFile(file, `MZ ${loader}`);
   }
   await run('umount', [folder]);
 };
@@ -127,7 +131,7 @@ const deploy = async () => {
   const rest = { start: 289 * MIB, size: 10 * MIB };
   const discard = await discardRanges(claim, [rest]);
   const table = await writeTable(claim, plan, { bootArea: Buffer.alloc(512, 0x90) });
-  const boot = await setBootEntry({ claim, partition: 1, device: `${claim.path}1`, label: 'debian' });
+  const boot = await setBootEntry({ claim, partition: 1, device: `${claim.path}1`, label: LABEL });
   return { table, discard, boot, during: await readOnlyFlags(), name: claim.disk.name };
 };
 
@@ -139,7 +143,69 @@ const deployAgain = async () => {
   const nodes = await addPartitions(claim, plan);
   await fillEsp(nodes.get('p1') ?? '', ['\\EFI\\Microsoft\\Boot\\bootmgfw.efi']);
   await writeTable(claim, plan);
-  return await setBootEntry({ claim, partition: 1, device: `${claim.path}1`, label: 'debian' });
+  return await setBootEntry({ claim, partition: 1, device: `${claim.path}1`, label: LABEL });
+};
+
+const filesOfEsp = async (node: string): Promise<Record<string, string>> => {
+  await using mounted = await mountReadOnly(node, 'vfat');
+  const files: Record<string, string> = {};
+  for (const entry of await readdir(mounted.path, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    if (entry.isFile()) files[path.slice(mounted.path.length + 1)] = await readFile(path, 'utf8');
+  }
+  return files;
+};
+
+/** Fallback loaders: made where there is none, left where there is one, impossible on a full ESP. */
+const fallback = async () => {
+  await using claim = await claimDisk(await bySerial('SATA-1'));
+  const plan = planFor(claim.disk, '33333333-3333-4333-8333-333333333333');
+  await removeTable(claim, { keep: plan.partitions });
+  const node = (await addPartitions(claim, plan)).get('p1') ?? '';
+  const place = async () => await placeFallbackLoader(node, 'x64', { signal });
+  await fillEsp(
+    node,
+    ['shim', 'grub', 'mm', 'fb'].map((name) => `\\EFI\\debian\\${name}x64.efi`),
+  );
+  const made = await place();
+  const files = await filesOfEsp(node);
+  await flushDevice(node);
+  const before = await hashOf(node);
+  const again = await place();
+  const same = before === (await hashOf(node));
+  await fillEsp(node, ['\\EFI\\Microsoft\\Boot\\bootmgfw.efi', '\\EFI\\full']);
+  const folder = await mkdtemp(join(tmpdir(), 'esp-'));
+  await run('mount', ['-t', 'vfat', node, folder]);
+  await run('dd', ['if=/dev/zero', `of=${folder}/fill`, 'bs=1M'], { okExitCodes: [1] });
+  await run('dd', ['if=/dev/zero', `of=${folder}/rest`, 'bs=512'], { okExitCodes: [1] });
+  await run('umount', [folder]);
+  const full = await place();
+  return { made, files, again, same, full, left: Object.keys(await filesOfEsp(node)) };
+};
+
+/** A firmware that takes no variable any more: with a fallback loader that is a warning, without an error. */
+const fullFirmware = async () => {
+  await using claim = await claimDisk(await bySerial('SATA-1'));
+  const plan = planFor(claim.disk, '44444444-4444-4444-8444-444444444444');
+  await removeTable(claim, { keep: plan.partitions });
+  const node = (await addPartitions(claim, plan)).get('p1') ?? '';
+  await fillEsp(node, ['\\EFI\\debian\\grubx64.efi']);
+  await writeTable(claim, plan);
+  let reason = '';
+  for (let number = 0; number < 400 && !reason; number++) {
+    const name = `/sys/firmware/efi/efivars/Fill${number}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f`;
+    // non-volatile, boot and run time access
+    const bytes = Buffer.concat([Buffer.from([7, 0, 0, 0]), Buffer.alloc(3000, 1)]);
+    await writeFile(name, bytes).catch((error) => {
+      reason = String(error);
+    });
+  }
+  const options = { claim, partition: 1, device: `${claim.path}1`, label: 'full' };
+  const without = await setBootEntry(options).catch((error) => toImagingError(error).code);
+  const again = (await addPartitions(claim, plan)).get('p1') ?? '';
+  const placed = await placeFallbackLoader(again, 'x64', { signal });
+  await writeTable(claim, plan);
+  return { reason, without, placed, withFallback: await setBootEntry(options), menu: await readBootMenu() };
 };
 
 await fact('disks', async () => disks);
@@ -238,5 +304,7 @@ await fact(
   'chain backwards',
   async () => await chainOf([100, 60, 30].map((at, index) => logicalAt(5 + index, at * MIB, MIB))),
 );
+await fact('fallback', fallback);
+await fact('full firmware', fullFirmware);
 console.log('FACTS END');
 await power('poweroff');

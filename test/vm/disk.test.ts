@@ -141,12 +141,40 @@ test('one boot entry for the disk that was written, the former one gone, BootNex
   t.is(again.loader, '\\EFI\\Microsoft\\Boot\\bootmgfw.efi');
   t.regex(again.warnings.join(), /BOOTX64/);
   const menu = facts.get('menu');
-  const mine = menu.entries.filter(({ label }: { label: string }) => label === 'debian');
+  const mine = menu.entries.filter(({ label }: { label: string }) => label === 'Windows Boot Manager');
   t.is(mine.length, 1);
   t.is(mine[0].partition, '22222222-2222-4222-8222-222222222222');
   t.is(menu.next, mine[0].number);
   // started without the network by QEMU: nothing to stay behind
   t.is(menu.order[0], mine[0].number);
+});
+
+test('a fallback loader is made of what the entry names, only where there is none and room for it', (t) => {
+  const found = facts.get('fallback');
+  t.is(found.error, undefined, found.message);
+  t.deepEqual(found.made.warnings, []);
+  t.is(found.made.evidence.length, 1);
+  const { files } = found;
+  t.is(files['EFI/BOOT/BOOTX64.EFI'], files['EFI/debian/shimx64.efi']);
+  t.is(files['EFI/BOOT/grubx64.efi'], files['EFI/debian/grubx64.efi']);
+  t.is(files['EFI/BOOT/mmx64.efi'], files['EFI/debian/mmx64.efi']);
+  t.is(Object.keys(files).length, 7, 'nothing more: shim’s own fallback would make entries');
+  t.deepEqual(found.again, { evidence: [], warnings: [] });
+  t.true(found.same);
+  t.regex(found.full.warnings.join(), /BOOTX64.*no room/);
+  t.false(found.left.some((name: string) => /BOOTX64/i.test(name)));
+});
+
+test('a firmware without room for variables: the fallback loader will do, and nothing less', (t) => {
+  const full = facts.get('full firmware');
+  t.is(full.error, undefined, full.message);
+  t.regex(full.reason, /ENOSPC/);
+  t.is(full.without, 'BOOT_ENTRY_FAILED');
+  t.is(full.placed.evidence.length, 1);
+  t.is(full.withFallback.entry, null);
+  t.regex(full.withFallback.warnings.join(), /BOOTX64/);
+  t.is(full.withFallback.evidence.length, 1);
+  t.false(full.menu.entries.some(({ label }: { label: string }) => label === 'full'));
 });
 
 test('capture-side functions leave the disk as it was', (t) => {
@@ -210,7 +238,7 @@ if (process.env['FOG_TEST_MATRIX']) {
     for (const name of [...names, 'btrfs with a block group tree']) {
       const fact = found.get(name);
       t.true(fact?.same, `${name}: ${JSON.stringify(fact)}`);
-      t.is(fact?.files, 44, name);
+      t.is(fact?.files, 45, name);
       t.true((fact?.used ?? 0) > MIB && (fact?.used ?? 0) < 200 * MIB, name);
       t.true((fact?.minimum ?? 0) > MIB, name);
     }

@@ -55,6 +55,9 @@ const fill = async (root: string): Promise<void> => {
   for (let n = 0; n < 60; n += 3) await rm(join(root, 'many', `ü ${n}, 日😀`));
   for (const n of [1, 3]) await rm(join(root, `large-${n}`));
   await writeFile(join(root, 'pieces'), text(9, 700_000));
+  // blocks that are promised and never written, where the filesystem knows such
+  await writeFile(join(root, 'promised'), 'x');
+  await run('fallocate', ['--length', '3M', join(root, 'promised')], { okExitCodes: [0, 1] });
 };
 
 const filesOf = async (device: string, type: string): Promise<Record<string, string>> => {

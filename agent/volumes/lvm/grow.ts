@@ -111,10 +111,19 @@ export const checkVolumes = async (deployed: DeployedVolumes): Promise<VolumePro
   return proofs;
 };
 
-const memberOf = async ({
+/**
+ * The volume group on a deployed physical volume, as its metadata says now.
+ *
+ * @throws ImagingError FILESYSTEM_CHECK_FAILED
+ */
+export const memberOf = async ({
   device,
   nodes,
-}: DeployedVolumes): Promise<{ group: VolumeGroup; key: string; peers: Map<string, Member> }> => {
+}: Pick<DeployedVolumes, 'device' | 'nodes'>): Promise<{
+  group: VolumeGroup;
+  key: string;
+  peers: Map<string, Member>;
+}> => {
   const volumes: { device: string; size: number }[] = [];
   const { signal } = new AbortController();
   for (const node of nodes) volumes.push({ device: node, size: await deviceSize(node, signal) });

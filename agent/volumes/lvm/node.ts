@@ -1,5 +1,6 @@
 import { flushDevice } from '../../disk/device-io.ts';
 import { mapDevice } from '../../disk/device-mapper.ts';
+import { detachLoop } from '../../disk/loop-nodes.ts';
 import { run } from '../../process/run.ts';
 import type { LinearRun } from './group.ts';
 
@@ -49,10 +50,9 @@ const openLoop = async (
     path,
     [Symbol.asyncDispose]: async () => {
       if (writable) await flushDevice(path);
-      await run('losetup', ['--detach', path]);
+      await detachLoop(path);
       // what was written lies in the device's own cache now
       if (writable) await flushDevice(device);
-      else await run('blockdev', ['--setrw', path], { okExitCodes: [0, 1] });
     },
   };
 };

@@ -7,7 +7,7 @@ import { isExfatSound } from '../../../agent/filesystem/exfat.ts';
 import { parseExfatBootSector, setBits } from '../../../agent/filesystem/exfat-layout.ts';
 import { parseDumpe2fs, parseFreeBlocks } from '../../../agent/filesystem/ext.ts';
 import { invertExtents, totalLength, uniteViews } from '../../../agent/filesystem/extents.ts';
-import { isF2fsSound } from '../../../agent/filesystem/f2fs.ts';
+import { isF2fsSound, parseSegmentBlocks } from '../../../agent/filesystem/f2fs.ts';
 import { parseF2fsCheckpoint, parseF2fsSuperblock } from '../../../agent/filesystem/f2fs-superblock.ts';
 import { parseFatBootSector } from '../../../agent/filesystem/fat-layout.ts';
 import { parsePartcloneMap } from '../../../agent/filesystem/partclone-map.ts';
@@ -105,6 +105,13 @@ test('what fsck.f2fs 1.15 and 1.16 say of a sound filesystem, and of others', (t
     t.false(isF2fsSound(text.split('\n').slice(0, 20).join('\n')));
   }
   t.false(isF2fsSound(''));
+});
+
+test('the blocks that fsck.f2fs -d 1 counts', (t) => {
+  const line = '[build_sit_area_bitmap:2496] Blocks [0x2ee : 750] Free Segs [0x21 : 33]';
+  t.is(parseSegmentBlocks(line), 750);
+  t.is(parseSegmentBlocks(line.replace('2496', '2503').replace('0x2ee', '0x     2ee')), 750);
+  t.is(parseSegmentBlocks(`[__chk_dentries:1713] name[${line}]`), null);
 });
 
 test('what fsck.exfat 1.2.0 and 1.2.9 say of a sound filesystem', (t) => {
