@@ -74,14 +74,11 @@ export const syncPartitions = async (
     if (one.number === table.extended?.number && one.start === table.extended.start) continue;
     if (!table.partitions.some((wanted) => isSame(one, wanted))) await forget(path, one.number, options);
   }
+  await addMissing(path, table, options);
   const known = await knownPartitions(path);
   for (const wanted of table.partitions) {
     const { number } = wanted;
     if (!known.some((one) => isSame(one, wanted))) {
-      await run('partx', ['--add', '--nr', `${number}:${number}`, path], options);
-    }
-    const found = (await knownPartitions(path)).find((one) => one.number === number);
-    if (!found || !isSame(found, wanted)) {
       throw new ImagingError(
         'TOOL_FAILED',
         `Cannot add partition ${number} of ${path}: the kernel has no such one`,
@@ -93,6 +90,23 @@ export const syncPartitions = async (
       throw new ImagingError('DISK_WRITE_FAILED', `Cannot write to ${node}: it stays read-only`);
     }
   }
+};
+
+/**
+ * One by one, since a new reading of the whole table needs every partition unused. partx 2.41 does not follow a
+ * chain of logical partitions that leads backwards; the kernel does.
+ */
+const addMissing = async (path: string, table: DiskTable, options: Options): Promise<void> => {
+  const missing = async () => {
+    const known = await knownPartitions(path);
+    return table.partitions.filter((wanted) => !known.some((one) => isSame(one, wanted)));
+  };
+  for (const { number } of await missing()) {
+    await run('partx', ['--add', '--nr', `${number}:${number}`, path], { ...options, okExitCodes: [0, 1] });
+  }
+  if ((await missing()).length === 0) return;
+  // not for loop devices, which are not asked to look for partitions
+  await run('blockdev', ['--rereadpt', path], { ...options, okExitCodes: [0, 1] });
 };
 
 /** Device node of a partition: sda1, but nvme0n1p1 and loop0p1. */

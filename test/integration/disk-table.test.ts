@@ -130,7 +130,7 @@ for (const sectorSize of [512, 4096]) {
       (disk) => disk.logicalSectorSize === sectorSize && disk.table !== 'none' && disk.size > 4 * MIB,
     );
     await using handle = await open(file, 'r+');
-    for (const [index, source] of fc.sample(ofThisSize, { numRuns: 16, seed: 7 }).entries()) {
+    for (const [index, source] of fc.sample(ofThisSize, { numRuns: 10, seed: 7 }).entries()) {
       const image = { ...imageOf({ size: source.size, partitions: [] }), disks: [source] };
       const size = source.size + (index % 2) * 64 * MIB;
       const plan = planDeploy(image, target({ size, logicalSectorSize: sectorSize }), {

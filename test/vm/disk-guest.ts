@@ -271,13 +271,8 @@ await fact('4096', async () => {
   return sector.toString('latin1');
 });
 await fact('inventory', collectInventory);
-await fact('chain', async () => {
+const chainOf = async (logical: PlannedPartition[]) => {
   await using claim = await claimDisk(await bySerial('4KN-1'));
-  const logical = Array.from({ length: 60 }, (_value, index) =>
-    partition(5 + index, (4 * index + 20) * MIB, 2 * MIB, {
-      ...{ type: '83', bootRecord: (4 * index + 20) * MIB - (index % 2 === 0 ? MIB : 4096) },
-    }),
-  );
   const plan: Plan = {
     ...planFor(claim.disk, ''),
     ...{ table: 'dos', tableId: '0x0badcafe' },
@@ -298,10 +293,27 @@ await fact('chain', async () => {
   );
   return {
     found,
-    planned: plan.partitions.map(({ number, start, size }) => [number, start, size]),
+    planned: plan.partitions
+      .toSorted((a, b) => a.start - b.start)
+      .map(({ number, start, size }) => [number, start, size]),
     container: await readAttribute(`/sys/class/block/${claim.disk.name}2`, 'start'),
   };
-});
+};
+const logicalAt = (number: number, start: number, lead: number) =>
+  partition(number, start, 2 * MIB, { type: '83', bootRecord: start - lead });
+await fact(
+  'chain',
+  async () =>
+    await chainOf(
+      Array.from({ length: 60 }, (_value, index) =>
+        logicalAt(5 + index, (4 * index + 20) * MIB, index % 2 === 0 ? MIB : 4096),
+      ),
+    ),
+);
+await fact(
+  'chain backwards',
+  async () => await chainOf([100, 60, 30].map((at, index) => logicalAt(5 + index, at * MIB, MIB))),
+);
 await fact('fallback', fallback);
 await fact('full firmware', fullFirmware);
 console.log('FACTS END');
