@@ -7,8 +7,15 @@ mkdir -p /mnt/one
 # node_of SERIAL
 node_of() { lsblk -dno PATH,SERIAL | awk -v s="$1" '$2 == s { print $1 }'; }
 
-# nodes_of DISK: number and node of each partition, by number; logical containers (1 KiB) left out
-nodes_of() { lsblk -lnbo PARTN,PATH,TYPE,SIZE "$1" | awk '$3 == "part" && $4 > 1024 { print $1, $2 }' | sort -n; }
+# nodes_of DISK: number and node of each partition, by number; logical containers (1 KiB) left out. From sysfs:
+# lsblk knows numbers from udev only, which looks away while a disk is claimed.
+nodes_of() {
+  local folder
+  for folder in "/sys/class/block/${1#/dev/}"/*/; do
+    [ -f "$folder/partition" ] && [ "$(cat "$folder/size")" -gt 2 ] || continue
+    echo "$(cat "$folder/partition") /dev/$(basename "$folder")"
+  done | sort -n
+}
 
 # make SERIAL < sfdisk's script
 make() {
@@ -81,7 +88,6 @@ facts() {
   local disk number node type
   disk=$(node_of "$1")
   blockdev --flushbufs "$disk"
-  [ -n "$(nodes_of "$disk")" ] || lsblk -o NAME,PARTN,TYPE,SIZE,SERIAL,RO
   while read -r number node; do
     type=$(blkid -p -s TYPE -o value "$node")
     local files='' sum='' size=''
