@@ -6,6 +6,7 @@ import { deviceSize } from './device-size.ts';
 import { totalLength, uniteViews } from './extents.ts';
 import type { FilesystemDriver } from './filesystem.ts';
 import { partcloneMap } from './partclone-map.ts';
+import { dirty, distrusted } from './verdicts.ts';
 
 /** a full check of a large, slow disk */
 const CHECK_MS = 4 * 60 * 60_000;
@@ -19,7 +20,8 @@ export const btrfs: FilesystemDriver = {
   check: async (device, signal) => {
     const superblock = await readSuperblock(device, signal);
     refuseUnknown(device, superblock);
-    if (superblock.logRoot !== 0) throw dirty(device);
+    if (superblock.logRoot !== 0)
+      throw dirty(device, 'its log tree was not replayed; start the system and shut it down');
     await checkReadOnly(device, signal);
   },
 
@@ -159,13 +161,3 @@ const smallest = (used: number, allocated: number, total: number): number => {
   const slack = Math.max(256 * MIB, used / 10);
   return Math.min(total, Math.ceil((Math.min(used, allocated) + slack) / MIB) * MIB);
 };
-
-const dirty = (device: string): ImagingError =>
-  new ImagingError(
-    'FILESYSTEM_DIRTY',
-    `Cannot capture ${device}: its log tree was not replayed; start the system and shut it down`,
-    { details: { device } },
-  );
-
-const distrusted = (device: string, reason: string): ImagingError =>
-  new ImagingError('TOOL_FAILED', `Cannot trust a map of ${device}: ${reason}`);

@@ -1,10 +1,10 @@
 import { readAt } from '../disk/device-io.ts';
-import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 import { parseExfatBootSector, readExfatLayout } from './exfat-layout.ts';
 import { uniteViews } from './extents.ts';
 import type { FilesystemDriver } from './filesystem.ts';
 import { partcloneMap } from './partclone-map.ts';
+import { damaged, distrusted } from './verdicts.ts';
 
 /** a full check of a large, slow disk */
 const CHECK_MS = 4 * 60 * 60_000;
@@ -44,11 +44,3 @@ export const exfat: FilesystemDriver = {
 
 /** "/dev/sda1: clean. directories 3, files 8": the last line of a check that came to its end. */
 export const isExfatSound = (stdout: string): boolean => /: clean\. directories \d+, files \d+/.test(stdout);
-
-const damaged = (device: string, reason: string, details: Record<string, unknown> = {}): ImagingError =>
-  new ImagingError('FILESYSTEM_CHECK_FAILED', `Cannot trust ${device}: ${reason}`, {
-    details: { device, ...details },
-  });
-
-const distrusted = (device: string, reason: string): ImagingError =>
-  new ImagingError('TOOL_FAILED', `Cannot trust a map of ${device}: ${reason}`);

@@ -5,6 +5,7 @@ import { deviceSize } from './device-size.ts';
 import { invertExtents, totalLength, uniteViews } from './extents.ts';
 import type { FilesystemDriver } from './filesystem.ts';
 import { partcloneMap } from './partclone-map.ts';
+import { distrusted } from './verdicts.ts';
 
 /** a full check of a large, slow disk */
 const CHECK_MS = 4 * 60 * 60_000;
@@ -161,6 +162,3 @@ const readMinimum = async (
   const blocks = /minimum size of the filesystem: (\d+)/.exec(stdout)?.[1];
   return blocks === undefined ? null : Number(blocks) * blockSize;
 };
-
-const distrusted = (device: string, reason: string): ImagingError =>
-  new ImagingError('TOOL_FAILED', `Cannot trust a map of ${device}: ${reason}`);

@@ -1,4 +1,3 @@
-import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 import { deviceSize } from './device-size.ts';
 import { totalLength, uniteExtents } from './extents.ts';
@@ -12,6 +11,7 @@ import {
 } from './f2fs-superblock.ts';
 import type { FilesystemDriver } from './filesystem.ts';
 import { partcloneMap } from './partclone-map.ts';
+import { damaged, dirty, distrusted } from './verdicts.ts';
 
 /** a full check of a large, slow disk */
 const CHECK_MS = 4 * 60 * 60_000;
@@ -26,7 +26,8 @@ export const f2fs: FilesystemDriver = {
     refuseUnknown(device, superblock);
     const checkpoint = await readF2fsCheckpoint(device, superblock);
     // without it, files may have been synchronised behind the last checkpoint
-    if (!wasUnmounted(checkpoint)) throw dirty(device);
+    if (!wasUnmounted(checkpoint))
+      throw dirty(device, 'it was not unmounted cleanly; start the system and shut it down');
     if (needsCheck(checkpoint)) throw damaged(device, 'it asks for fsck.f2fs', {});
     await checkReadOnly(device, signal);
   },
@@ -120,18 +121,3 @@ const SUMMARY = [
   'next block offset is free',
   'other corrupted bugs',
 ];
-
-const dirty = (device: string): ImagingError =>
-  new ImagingError(
-    'FILESYSTEM_DIRTY',
-    `Cannot capture ${device}: it was not unmounted cleanly; start the system and shut it down`,
-    { details: { device } },
-  );
-
-const damaged = (device: string, reason: string, details: Record<string, unknown>): ImagingError =>
-  new ImagingError('FILESYSTEM_CHECK_FAILED', `Cannot trust ${device}: ${reason}`, {
-    details: { device, ...details },
-  });
-
-const distrusted = (device: string, reason: string): ImagingError =>
-  new ImagingError('TOOL_FAILED', `Cannot trust a map of ${device}: ${reason}`);

@@ -5,6 +5,7 @@ import { totalLength, uniteViews } from './extents.ts';
 import { parseFatBootSector, readFatLayout } from './fat-layout.ts';
 import type { FilesystemDriver } from './filesystem.ts';
 import { partcloneMap } from './partclone-map.ts';
+import { distrusted } from './verdicts.ts';
 
 const CHECK_MS = 60 * 60_000;
 
@@ -53,6 +54,3 @@ const countClusters = async (device: string, signal: AbortSignal): Promise<numbe
     details: { device, exitCode, output: (stdout + stderr).slice(-2000) },
   });
 };
-
-const distrusted = (device: string, reason: string): ImagingError =>
-  new ImagingError('TOOL_FAILED', `Cannot trust a map of ${device}: ${reason}`);

@@ -7,6 +7,7 @@ import { uniteExtents } from './extents.ts';
 import type { FilesystemDriver } from './filesystem.ts';
 import { writeNtfsBackup } from './hidden-sectors.ts';
 import { partcloneMap } from './partclone-map.ts';
+import { dirty } from './verdicts.ts';
 
 const CHECK_MS = 4 * 60 * 60_000;
 const MIB = 1024 * 1024;
@@ -138,9 +139,6 @@ export const parseNtfsBootSector = (sector: Buffer): { volumeBytes: number; clus
   }
   return { volumeBytes, clusterBytes };
 };
-
-const dirty = (device: string, reason: string): ImagingError =>
-  new ImagingError('FILESYSTEM_DIRTY', `Cannot capture ${device}: ${reason}`, { details: { device } });
 
 const damaged = (device: string, reason: string, output: RunResult | null): ImagingError =>
   new ImagingError(

@@ -6,6 +6,7 @@ import { deviceSize } from './device-size.ts';
 import { invertExtents, totalLength, uniteViews } from './extents.ts';
 import type { FilesystemDriver } from './filesystem.ts';
 import { partcloneMap } from './partclone-map.ts';
+import { damaged, dirty, distrusted } from './verdicts.ts';
 
 /** a full check of a large, slow disk */
 const CHECK_MS = 4 * 60 * 60_000;
@@ -136,7 +137,7 @@ const checkLog = async (device: string, signal: AbortSignal): Promise<void> => {
   });
   const state = parseLogState(stdout);
   if (state === 'clean') return;
-  if (state === 'dirty') throw dirty(device);
+  if (state === 'dirty') throw dirty(device, 'its log was not replayed; start the system and shut it down');
   throw damaged(device, 'xfs_logprint cannot read its log', {
     exitCode,
     output: (stdout + stderr).slice(-2000),
@@ -157,7 +158,8 @@ const repairDry = async (device: string, signal: AbortSignal): Promise<void> => 
     okExitCodes: [0, 1, 2],
   });
   const said = stdout + stderr;
-  if (/valuable metadata changes in a log/.test(said)) throw dirty(device);
+  if (/valuable metadata changes in a log/.test(said))
+    throw dirty(device, 'its log was not replayed; start the system and shut it down');
   if (exitCode === 0 && /No modify flag set, skipping filesystem flush and exiting/.test(said)) return;
   throw damaged(device, 'xfs_repair found damage', { exitCode, output: said.slice(-2000) });
 };
@@ -190,18 +192,3 @@ export const parseFreeExtent = (line: string): { group: number; block: number; b
     ? { group: Number(group), block: Number(block), blocks: Number(blocks) }
     : null;
 };
-
-const dirty = (device: string): ImagingError =>
-  new ImagingError(
-    'FILESYSTEM_DIRTY',
-    `Cannot capture ${device}: its log was not replayed; start the system and shut it down`,
-    { details: { device } },
-  );
-
-const damaged = (device: string, reason: string, details: Record<string, unknown>): ImagingError =>
-  new ImagingError('FILESYSTEM_CHECK_FAILED', `Cannot trust ${device}: ${reason}`, {
-    details: { device, ...details },
-  });
-
-const distrusted = (device: string, reason: string): ImagingError =>
-  new ImagingError('TOOL_FAILED', `Cannot trust a map of ${device}: ${reason}`);
