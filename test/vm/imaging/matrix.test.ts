@@ -64,11 +64,12 @@ let bench: Bench;
 let machine: Machine;
 let sh: Shell;
 const found = new Map<string, Fact[]>();
+const peaks: number[] = [];
 const disks = {
   gpt: SOURCE_BYTES,
   dos: SOURCE_BYTES,
   'gpt-same': SOURCE_BYTES,
-  'gpt-larger': 2600 * MIB,
+  'gpt-larger': 20_000 * MIB,
   'dos-same': SOURCE_BYTES,
   'dos-larger': 2600 * MIB,
 };
@@ -94,7 +95,7 @@ test.before(async () => {
   await bench.addTask('lab-01', 'inventory', {});
   machine = await bench.startAgent(MAC, {
     debug: true,
-    memory: 1536,
+    memory: 1024,
     disks: [
       { file: padded, serial: 'script', readOnly: true },
       ...Object.entries(files).map(([serial, file]) => ({ file, serial })),
@@ -128,9 +129,16 @@ const factsOf = async (serial: string): Promise<Fact[]> => {
   });
 };
 
-/** Let the agent do what is queued, as a technician would: by typing its name. */
-const work = async (): Promise<void> => {
-  await sh('fog run --stay >/tmp/agent.log 2>&1; [ $? = 0 ] || tail /tmp/agent.log', { timeoutMs: 900_000 });
+/** Let the agent do what is queued, as a technician would: by typing its name. Its peak of memory, bytes. */
+const work = async (): Promise<number> => {
+  const watch = 'while grep VmHWM /proc/$agent/status; do sleep 1; done >/tmp/peak 2>/dev/null';
+  const ended = 'wait $agent; echo "ended $?"; tail -n1 /tmp/peak';
+  const command = `fog run --stay >/tmp/agent.log 2>&1 & agent=$!; ${watch}; ${ended}`;
+  const said = await sh(command, { timeoutMs: 900_000 });
+  const peak = /VmHWM:\s+(\d+) kB/.exec(said)?.[1];
+  if (!/ended 0/.test(said) || !peak)
+    throw new Error(`the agent: ${said}\n${await sh('tail /tmp/agent.log')}`);
+  return Number(peak) * 1024;
 };
 
 const addTask = (type: string, params: object): Promise<string> =>
@@ -165,7 +173,7 @@ for (const kind of ['gpt', 'dos'] as const) {
       const before = await hash(kind);
 
       const id = await addTask('capture', { image: kind, disk: { serial: kind } });
-      await work();
+      peaks.push(await work());
       await succeeded(t, id);
       t.is(await hash(kind), before);
       const manifest = await bench.manifest(kind, 1);
@@ -184,7 +192,7 @@ for (const kind of ['gpt', 'dos'] as const) {
     test.serial(`${kind} to a ${how === 'same' ? 'disk of the same size' : 'larger disk'}`, async (t) => {
       const before = found.get(kind) ?? [];
       const id = await addTask('deploy', { image: kind, disk: { serial } });
-      await work();
+      peaks.push(await work());
       await succeeded(t, id);
       const after = await factsOf(serial);
       t.is(after.length, before.length);
@@ -203,6 +211,41 @@ for (const kind of ['gpt', 'dos'] as const) {
     });
   }
 }
+
+test.serial(
+  'two disks are one image, and go to two disks that hold it already without being fetched',
+  async (t) => {
+    const capture = await addTask('capture', {
+      image: 'both',
+      disks: [{ serial: 'gpt' }, { serial: 'dos' }],
+    });
+    await work();
+    await succeeded(t, capture);
+    const manifest = await bench.manifest('both', 1);
+    t.deepEqual(
+      manifest.disks.map(({ name, table, serial }) => [name, table, serial]),
+      [
+        ['d1', 'gpt', 'gpt'],
+        ['d2', 'dos', 'dos'],
+      ],
+    );
+    const disks = [{ serial: 'gpt-same' }, { serial: 'dos-same' }];
+    const deploy = await addTask('deploy', { image: 'both', disks, verify: 'full' });
+    await work();
+    const { stats } = await succeeded(t, deploy);
+    t.true((stats?.bytesReceived ?? 0) < (stats?.bytesUsed ?? 0) / 20, JSON.stringify(stats));
+    for (const kind of ['gpt', 'dos'] as const) {
+      t.deepEqual((await factsOf(`${kind}-same`)).map(content), (found.get(kind) ?? []).map(content), kind);
+    }
+  },
+);
+
+test.serial('a machine with 1 GiB captures a disk of 20 GB, and the agent never takes 512 MiB', async (t) => {
+  const id = await addTask('capture', { image: 'large', disk: { serial: 'gpt-larger' } });
+  peaks.push(await work());
+  await succeeded(t, id);
+  t.true(Math.max(...peaks) < 512 * MIB, `${peaks}`);
+});
 
 /** what must be the same on every copy */
 const content = ({ number, type, label, files, sum }: Fact) => ({ number, type, label, files, sum });
