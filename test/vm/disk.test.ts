@@ -184,8 +184,8 @@ test('capture-side functions leave the disk as it was', (t) => {
   t.is(look.table, 'gpt');
   t.true(look.found.ext4.extents > 0);
   t.true(look.found.vfat.extents > 0);
-  // ntfsresize leaves its mark for Windows
-  t.is(look.found.ntfs, 'FILESYSTEM_DIRTY');
+  // grown, and clean again
+  t.true(look.found.ntfs.extents > 0);
   t.regex(look.found['vfat mounted'], /efi/i);
 });
 
@@ -194,7 +194,7 @@ test('a disk with 4096-byte sectors gets its GPT', (t) => {
 });
 
 for (const [name, partitions] of [
-  ['chain', 61],
+  ['chain', 21],
   ['chain backwards', 4],
 ] as const) {
   test(`a ${name} of logical partitions is what the kernel itself finds`, (t) => {
