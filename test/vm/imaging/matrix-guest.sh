@@ -69,6 +69,20 @@ contents() {
   rm -f "/run/fog/claims/${disk#/dev/}"
 }
 
+# use SERIAL NUMBER TYPE: somebody works with the partition: a file more, one less
+use() {
+  local disk node
+  disk=$(node_of "$1")
+  node=$(nodes_of "$disk" | awk -v n="$2" '$1 == n { print $2 }')
+  blockdev --setrw "$disk" "$node"
+  mount -t "$3" "$node" /mnt/one
+  head -c 100000 /dev/urandom >/mnt/one/mine
+  rm /mnt/one/empty
+  umount /mnt/one
+  blockdev --flushbufs "$node"
+  blockdev --setro "$node" "$disk"
+}
+
 # check NODE TYPE: the filesystem's own, read-only
 check() {
   case $2 in

@@ -240,12 +240,37 @@ test.serial(
   },
 );
 
+test.serial('a partition in use is kept while all others are written, and then written alone', async (t) => {
+  const source = (found.get('gpt') ?? []).map(content);
+  await sh('use gpt-same 2 ext4; use gpt-same 5 btrfs');
+  const used = (await factsOf('gpt-same')).map(content);
+  t.notDeepEqual(used[1], source[1]);
+  t.notDeepEqual(used[4], source[4]);
+
+  const keep = await addTask('deploy', { image: 'gpt', disk: { serial: 'gpt-same' }, keep: [2] });
+  await work();
+  await succeeded(t, keep);
+  const kept = (await factsOf('gpt-same')).map(content);
+  t.deepEqual(kept, source.with(1, used[1] as Content));
+
+  const params = { image: 'gpt', disk: { serial: 'gpt-same' }, partitions: [2] };
+  const alone = await addTask('deploy', params);
+  await sh('use gpt-same 5 btrfs');
+  await work();
+  await succeeded(t, alone);
+  const single = (await factsOf('gpt-same')).map(content);
+  t.deepEqual(single[1], source[1]);
+  t.notDeepEqual(single[4], source[4], 'the other partition was not to be written');
+});
+
 test.serial('a machine with 1 GiB captures a disk of 20 GB, and the agent never takes 512 MiB', async (t) => {
   const id = await addTask('capture', { image: 'large', disk: { serial: 'gpt-larger' } });
   peaks.push(await work());
   await succeeded(t, id);
   t.true(Math.max(...peaks) < 512 * MIB, `${peaks}`);
 });
+
+type Content = ReturnType<typeof content>;
 
 /** what must be the same on every copy */
 const content = ({ number, type, label, files, sum }: Fact) => ({ number, type, label, files, sum });
