@@ -240,9 +240,19 @@ test.serial(
   },
 );
 
+test.serial('fog verify says at the prompt whether a disk holds an image, and where not', async (t) => {
+  const verify = () => sh('fog verify gpt@1 --disk gpt-same; echo "ended $?"', { timeoutMs: 300_000 });
+  const same = await verify();
+  t.regex(same, /ended 0/, same);
+  await sh('use gpt-same 2 ext4');
+  const differs = await verify();
+  t.regex(differs, /ended 1/, differs);
+  t.regex(differs, /p2/);
+});
+
 test.serial('a partition in use is kept while all others are written, and then written alone', async (t) => {
   const source = (found.get('gpt') ?? []).map(content);
-  await sh('use gpt-same 2 ext4; use gpt-same 5 btrfs');
+  await sh('use gpt-same 5 btrfs');
   const used = (await factsOf('gpt-same')).map(content);
   t.notDeepEqual(used[1], source[1]);
   t.notDeepEqual(used[4], source[4]);
