@@ -19,7 +19,7 @@ for (const firmware of firmwares) {
       join(root, 'scripts/demo'),
       ['--firmware', firmware, '--out', out, '--keep'],
       {
-        timeoutMs: 25 * 60_000,
+        timeoutMs: 40 * 60_000,
       },
     );
     const { proved, transfers } = JSON.parse(await readFile(join(out, 'demo.json'), 'utf8')) as {
