@@ -37,7 +37,7 @@ export interface Machines {
 export type MachineName = 'source' | 'target';
 
 const macs = { source: '52:54:00:de:00:01', target: '52:54:00:de:00:02' } as const;
-const START_MS = 300_000;
+const START_MS = 600_000;
 const TASK_MS = 900_000;
 
 /** The demo's two machines. Their firmware's variables last as long as the demo, as in real ones. */
