@@ -1,18 +1,8 @@
-import { mkdtemp, rmdir } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
+import { type Mount, mountWith, SAFE } from './mount.ts';
 
-export interface WritableMount {
-  readonly path: string;
-  /** Unmount; everything is on the device then. */
-  close(): Promise<void>;
-}
-
-const SAFE = 'rw,nodev,nosuid,noexec,noatime';
-/** a slow disk has much to write back */
-const UNMOUNT_MS = 10 * 60_000;
+const WRITABLE = `rw,${SAFE},noatime`;
 
 /**
  * By filesystem: what mounts it. NTFS by ntfs-3g, which writes to it for the other tools here too, and the
@@ -32,33 +22,23 @@ const mounts: Readonly<Record<string, { type: string; options: string }>> = {
 export const isMountable = (filesystem: string): boolean => filesystem === 'ntfs' || filesystem in mounts;
 
 /**
- * Mount a deployed filesystem to change what is in it, at a place that only root can enter. The device
- * must belong to a claimed disk.
+ * Mount a deployed filesystem, or a snapshot, to change what is in it, at a place that only root can enter: XFS and
+ * btrfs are resized, and journals replayed, by the kernel alone. The device must belong to a claimed disk, or to
+ * nobody. Dispose unmounts; everything is on the device then.
  *
  * @throws ImagingError TOOL_FAILED
  */
 export const mountWritable = async (
   device: string,
   filesystem: string,
-  options: { signal?: AbortSignal } = {},
-): Promise<WritableMount> => {
+  options: { signal?: AbortSignal; timeoutMs?: number } = {},
+): Promise<Mount> => {
   const known = mounts[filesystem];
   if (!known && filesystem !== 'ntfs') {
     throw new ImagingError('TOOL_FAILED', `Cannot mount ${device}: ${filesystem || 'no'} filesystem`);
   }
-  const path = await mkdtemp(join(tmpdir(), 'change-'));
-  try {
-    if (known) await run('mount', ['-t', known.type, '-o', SAFE + known.options, device, path], options);
-    else await run('ntfs-3g', ['-o', SAFE, device, path], options);
-  } catch (error) {
-    await rmdir(path);
-    throw error;
-  }
-  return {
-    path,
-    close: async () => {
-      await run('umount', [path], { timeoutMs: UNMOUNT_MS });
-      await rmdir(path);
-    },
-  };
+  return await mountWith(async (path) => {
+    if (known) await run('mount', ['-t', known.type, '-o', WRITABLE + known.options, device, path], options);
+    else await run('ntfs-3g', ['-o', WRITABLE, device, path], options);
+  });
 };

@@ -9,9 +9,8 @@ export interface Mount extends AsyncDisposable {
   readonly path: string;
 }
 
-export type ReadOnlyMount = Mount;
-
-const SAFE = 'nodev,nosuid,noexec';
+/** what no mount of a disk's content may do */
+export const SAFE = 'nodev,nosuid,noexec';
 /** a slow disk may have much to write back */
 const UNMOUNT_MS = 10 * 60_000;
 const UNMOUNT_ATTEMPTS = 6;
@@ -42,31 +41,14 @@ export const mountReadOnly = async (
   device: string,
   type: string,
   options: { signal?: AbortSignal } = {},
-): Promise<ReadOnlyMount> => {
+): Promise<Mount> => {
   const known = kernelMounts[type];
   if (!known) throw new ImagingError('TOOL_FAILED', `Cannot mount ${device}: ${type || 'no'} filesystem`);
   return await mountWith(async (path) => await mountAt(device, path, type, known, options));
 };
 
-/** What keeps a mount that is only there for its resizer from doing anything else. */
-const growingMounts = { xfs: 'nouuid', btrfs: 'skip_balance' } as const;
-
-/**
- * Mount a deployed filesystem for writing, at a place that nobody else can enter: XFS and btrfs are
- * resized by the kernel alone. Dispose unmounts.
- *
- * @throws ImagingError TOOL_FAILED
- */
-export const mountForGrowing = async (
-  device: string,
-  type: keyof typeof growingMounts,
-  options: { signal?: AbortSignal } = {},
-): Promise<Mount> =>
-  await mountWith(async (path) => {
-    await run('mount', ['-t', type, '-o', `${SAFE},${growingMounts[type]}`, device, path], options);
-  });
-
-const mountWith = async (mount: (path: string) => Promise<void>): Promise<Mount> => {
+/** A mount at a folder of its own, which goes with it. `mount` does the mounting. */
+export const mountWith = async (mount: (path: string) => Promise<void>): Promise<Mount> => {
   const path = await mkdtemp(join(tmpdir(), 'mount-'));
   try {
     await mount(path);

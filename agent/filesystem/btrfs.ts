@@ -1,4 +1,4 @@
-import { mountForGrowing } from '../disk/mount.ts';
+import { mountWritable } from '../disk/mount-writable.ts';
 import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 import { readBtrfsLayout } from './btrfs-layout.ts';
@@ -49,7 +49,7 @@ export const btrfs: FilesystemDriver = {
   grow: async (device, signal) => {
     const { deviceId } = await readSuperblock(device, signal);
     {
-      await using mount = await mountForGrowing(device, 'btrfs', { signal });
+      await using mount = await mountWritable(device, 'btrfs', { signal });
       await run('btrfs', ['filesystem', 'resize', `${deviceId}:max`, mount.path], {
         signal,
         timeoutMs: CHECK_MS,

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import { findSignatures } from '../disk/signatures.ts';
 import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 
@@ -27,16 +27,8 @@ export const probe = async (device: string, options: { signal?: AbortSignal } = 
   const found = parseBlkid(stdout, exitCode);
   if (found.type !== '' || found.ambiguous) return found;
   // util-linux 2.41 answers several signatures like none: exit code 2 and no output
-  return { ...found, ambiguous: (await signatureTypes(device, options)).size > 1 };
-};
-
-const signaturesSchema = z.object({ signatures: z.array(z.object({ type: z.string() })) });
-
-/** Every signature that libblkid knows at its place, contradictions and all. Read-only. */
-const signatureTypes = async (device: string, options: { signal?: AbortSignal }): Promise<Set<string>> => {
-  const { stdout } = await run('wipefs', ['--no-act', '--json', '--output', 'TYPE', device], options);
-  if (stdout.trim() === '') return new Set();
-  return new Set(signaturesSchema.parse(JSON.parse(stdout)).signatures.map(({ type }) => type));
+  const types = new Set((await findSignatures(device, options)).map((signature) => signature.type));
+  return { ...found, ambiguous: types.size > 1 };
 };
 
 /**

@@ -1,4 +1,4 @@
-import { mountForGrowing } from '../disk/mount.ts';
+import { mountWritable } from '../disk/mount-writable.ts';
 import { ImagingError } from '../errors.ts';
 import type { Extent } from '../image/extent.ts';
 import { run } from '../process/run.ts';
@@ -50,7 +50,7 @@ export const xfs: FilesystemDriver = {
 
   grow: async (device, signal) => {
     {
-      await using mount = await mountForGrowing(device, 'xfs', { signal });
+      await using mount = await mountWritable(device, 'xfs', { signal });
       await run('xfs_growfs', ['-d', mount.path], { signal, timeoutMs: CHECK_MS });
     }
     await checkLog(device, signal);

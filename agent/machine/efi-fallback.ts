@@ -53,7 +53,7 @@ export const placeFallbackLoader = async (
     await using tree = await openTree(mount.path, { ignoreCase: true });
     problem = await writeCopies(tree, copies, hashes);
   } finally {
-    await mount.close();
+    await mount[Symbol.asyncDispose]();
     await flushDevice(device);
   }
   await driverFor('vfat')?.check(device, signal);

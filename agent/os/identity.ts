@@ -1,6 +1,6 @@
 import { flushDevice } from '../disk/device-io.ts';
-import { mountReadOnly } from '../disk/mount.ts';
-import { isMountable, mountWritable, type WritableMount } from '../disk/mount-writable.ts';
+import { type Mount, mountReadOnly } from '../disk/mount.ts';
+import { isMountable, mountWritable } from '../disk/mount-writable.ts';
 import { hasCode, ImagingError, isErrno } from '../errors.ts';
 import { driverFor } from '../filesystem/index.ts';
 import { type Changes, differences, type ExpectedFile, noChanges } from './change.ts';
@@ -73,7 +73,7 @@ const changeSystem = async (
   signal: AbortSignal,
 ): Promise<Found | null> => {
   const { device, filesystem } = system;
-  let mount: WritableMount;
+  let mount: Mount;
   try {
     mount = await mountWritable(device, filesystem, { signal });
   } catch (error) {
@@ -94,7 +94,7 @@ const changeSystem = async (
       });
     } else throw error;
   } finally {
-    await mount.close();
+    await mount[Symbol.asyncDispose]();
     await flushDevice(device);
   }
   await checkAgain(system, found?.changes.files ?? [], signal);

@@ -126,7 +126,8 @@ const transfer = async (options: TransferOptions) => {
         }
         step.say(`${partition.name} ${partition.filesystem?.type ?? 'raw'}`);
         const node = source.table.partitions.find(({ number }) => number === partition.number);
-        const place = { partition, path: node?.path ?? source.disk.path };
+        const path = node?.path ?? source.disk.path;
+        const place = { partition, path, readFrom: content.source.start };
         const captured = await captureRange({
           ...content.source,
           size: partition.size,

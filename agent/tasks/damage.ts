@@ -9,6 +9,8 @@ export interface DamagedPlace {
   partition: Pick<ImagePartition, 'name' | 'start' | 'size' | 'filesystem'>;
   /** the partition's device node, or the disk's where it has none */
   path: string;
+  /** byte of the device that is read at which the partition begins: 0 on a snapshot of it */
+  readFrom: number;
 }
 
 const SECTOR = 512;
@@ -18,14 +20,14 @@ const NAMED = 8;
 /** A read error as the person with the disk needs it: with the partition, and the files where the filesystem tells. */
 export const explainReadError = async (
   error: unknown,
-  { partition, path }: DamagedPlace,
+  { partition, path, readFrom }: DamagedPlace,
   { signal }: Pick<TaskContext, 'signal'>,
 ): Promise<unknown> => {
   if (!hasCode(error, 'DISK_READ_FAILED') || !(error instanceof ImagingError)) return error;
   const ranges = error.details['ranges'];
   const extents = Array.isArray(ranges)
     ? (ranges as { lba: number; sectors: number }[]).map(({ lba, sectors }) => ({
-        offset: lba * SECTOR - partition.start,
+        offset: lba * SECTOR - readFrom,
         length: sectors * SECTOR,
       }))
     : [];

@@ -95,7 +95,7 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
     if (verify === 'none') {
       context.prove(
         'the image was written',
-        `the disk took and flushed ${total} bytes, each checked before; not read back, as the task says`,
+        `the disk took and flushed what it had not of ${total} bytes; not read back, as the task says`,
       );
     } else bytesReadBack = await readAllBack(parts, verify, options, pool);
   } finally {

@@ -1,4 +1,5 @@
 import { isImagingError } from '../errors.ts';
+import { parseDumpe2fs } from '../filesystem/ext.ts';
 import type { Extent } from '../image/extent.ts';
 import { run } from '../process/run.ts';
 
@@ -33,9 +34,7 @@ export const filesAt = async (
 const ext = async (device: string, extents: readonly Extent[], signal: AbortSignal): Promise<string[]> => {
   const options = { signal, timeoutMs: LOOKUP_MS };
   const { stdout: header } = await run('dumpe2fs', ['-h', device], options);
-  const blockSize = Number(/^Block size:\s+(\d+)$/m.exec(header)?.[1]);
-  if (!blockSize) return [];
-  const blocks = unitsOf(extents, blockSize);
+  const blocks = unitsOf(extents, parseDumpe2fs(header).blockSize);
   // debugfs 1.47: "<block> TAB <inode>", or "<block> TAB <block not found>"
   const found = await run('debugfs', ['-R', `icheck ${blocks.join(' ')}`, device], options);
   const inodes = [...found.stdout.matchAll(/^\d+\t(\d+)$/gm)].map(([, inode]) => inode);

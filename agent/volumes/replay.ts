@@ -1,26 +1,14 @@
-import { mkdtemp, rmdir } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { mountWritable } from '../disk/mount-writable.ts';
 import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 
 const TIMEOUT_MS = 60 * 60_000;
-const SAFE = 'nodev,nosuid,noexec';
 
 /** The kernel's own replay: a mount for writing, and out again. */
 const mountOnce =
-  (type: string, options: string) =>
+  (type: string) =>
   async (device: string, signal: AbortSignal): Promise<void> => {
-    const path = await mkdtemp(join(tmpdir(), 'replay-'));
-    try {
-      await run('mount', ['-t', type, '-o', `rw,${SAFE}${options}`, device, path], {
-        signal,
-        timeoutMs: TIMEOUT_MS,
-      });
-      await run('umount', [path], { timeoutMs: TIMEOUT_MS });
-    } finally {
-      await rmdir(path);
-    }
+    await using _mount = await mountWritable(device, type, { signal, timeoutMs: TIMEOUT_MS });
   };
 
 /** e2fsck replays, then does what a start after a power cut would: 1 is "corrected". */
@@ -32,10 +20,9 @@ const preen = async (device: string, signal: AbortSignal): Promise<void> => {
 const replays: Readonly<Record<string, (device: string, signal: AbortSignal) => Promise<void>>> = {
   ext3: preen,
   ext4: preen,
-  // the origin, with the same UUID, may be known to the kernel already
-  xfs: mountOnce('xfs', ',nouuid'),
-  btrfs: mountOnce('btrfs', ''),
-  f2fs: mountOnce('f2fs', ''),
+  xfs: mountOnce('xfs'),
+  btrfs: mountOnce('btrfs'),
+  f2fs: mountOnce('f2fs'),
 };
 
 /** Whether a filesystem (libblkid's name) that was not unmounted can be brought to order by its own journal. */

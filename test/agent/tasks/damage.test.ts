@@ -40,6 +40,7 @@ test('damage counts in what the task writes only', (t) => {
 const place = {
   partition: { name: 'p2', start: 1024 * 1024, size: 1024 * 1024, filesystem: null },
   path: '/dev/none',
+  readFrom: 1024 * 1024,
 };
 
 test('a read error is told with its partition; other errors stay as they are', async (t) => {
