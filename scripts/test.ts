@@ -117,6 +117,7 @@ function checkCoverage(): void {
 async function runStage(stage: Stage): Promise<void> {
   const counts = { passed: 0, failed: 0, skipped: 0 };
   let failing = false;
+  let lastEnd = performance.now();
   const { code, output, seconds } = await capture(
     'ava',
     [
@@ -136,7 +137,10 @@ async function runStage(stage: Stage): Promise<void> {
           counts.passed += 1;
           passedTitles.push(test[2] ?? '');
         }
-        console.log(`  ${failing ? 'FAILED' : test[3] ? 'skipped' : 'ok'} ${test[2]}`);
+        // one at a time: what passed since the last one is its own time (TAP has none)
+        const took = stage.lanes === 1 ? ` (${((performance.now() - lastEnd) / 1000).toFixed(0)} s)` : '';
+        lastEnd = performance.now();
+        console.log(`  ${failing ? 'FAILED' : test[3] ? 'skipped' : 'ok'} ${test[2]}${took}`);
       } else if (failing && !/^\d+\.\.\d+$/.test(line)) console.log(`    ${line}`);
     },
   );
