@@ -47,7 +47,9 @@ export const firmwareArguments = (firmware: MachineFirmware, variables: string):
  * `FOG_VM_ACCELERATOR=kvm` asks for it.
  */
 export const acceleratorArguments = (asked = process.env['FOG_VM_ACCELERATOR']): string[] =>
-  asked === 'kvm' ? ['-accel', 'kvm', '-cpu', 'host'] : ['-accel', 'tcg,thread=multi', '-cpu', 'max'];
+  asked === 'kvm'
+    ? ['-accel', 'kvm', '-cpu', 'host']
+    : ['-accel', 'tcg,thread=multi', '-cpu', 'max,-avx,-avx2'];
 
 /** A comma in a value ends it in QEMU's option syntax, unless doubled. */
 export const escapeOption = (value: string): string => value.replaceAll(',', ',,');
