@@ -7,6 +7,7 @@ import { hasCode, toImagingError } from './errors.ts';
 import { createLog, type Log } from './log.ts';
 import { readIdentity } from './machine/identity.ts';
 import { power } from './machine/power.ts';
+import { type ToolEnd, toolEnds } from './process/run.ts';
 import type { AssignedTask, Identity, TaskResult } from './protocol/index.ts';
 import { runTask, type TaskView } from './tasks/run-task.ts';
 
@@ -56,6 +57,8 @@ export const runAgent = async (options: AgentOptions): Promise<void> => {
     show({ ...status });
   };
   say('checking in');
+  const onTool = (end: unknown): void => log.debug(end as ToolEnd, 'tool');
+  toolEnds.subscribe(onTool);
 
   try {
     const { sessionPath } = options;
@@ -74,6 +77,7 @@ export const runAgent = async (options: AgentOptions): Promise<void> => {
     await sleep(READING_SECONDS * 1000, undefined, { signal });
     await power('reboot');
   } finally {
+    toolEnds.unsubscribe(onTool);
     server.close();
   }
 };

@@ -1,5 +1,7 @@
+import { channel } from 'node:diagnostics_channel';
 import { execa } from 'execa';
 import { ImagingError } from '../errors.ts';
+import { watchGroup } from './group.ts';
 
 export interface RunOptions {
   /** sent to the tool's standard input */
@@ -22,6 +24,18 @@ export interface RunResult {
   exitCode: number;
 }
 
+/** What `toolEnds` tells. No secrets: they never stand in a tool's arguments. */
+export interface ToolEnd {
+  tool: string;
+  args: readonly string[];
+  seconds: number;
+  /** null: never started, or killed */
+  exitCode: number | null;
+}
+
+/** Told of every tool that has ended: for the log bundle, which must show where a task's time went. */
+export const toolEnds = channel('fog:tool');
+
 const DEFAULT_TIMEOUT_MS = 60_000;
 const MAX_OUTPUT = 64 * 1024 * 1024;
 /** what remains of the environment: a secret of ours must not reach a tool */
@@ -41,18 +55,19 @@ export const run = async (
 ): Promise<RunResult> => {
   const { timeoutMs = DEFAULT_TIMEOUT_MS, okExitCodes = [0], keepOutput = true } = options;
   if (options.signal?.aborted) throw cancelled(tool, options.signal);
+  const started = performance.now();
   const subprocess = execa(tool, args, {
     env: { ...passedOn(), ...options.env, LC_ALL: 'C' },
     extendEnv: false,
     reject: false,
-    timeout: timeoutMs,
-    forceKillAfterDelay: 2000,
+    // a process group of its own, which ends as a whole: what a tool started holds its output open otherwise
+    detached: true,
     maxBuffer: MAX_OUTPUT,
     buffer: keepOutput,
     stripFinalNewline: false,
     ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
-    ...(options.signal ? { cancelSignal: options.signal } : {}),
   });
+  using group = watchGroup(subprocess, timeoutMs, options.signal);
   if (options.onLine) {
     onLines(subprocess.stdout, (line) => options.onLine?.(line, 'stdout'));
     onLines(subprocess.stderr, (line) => options.onLine?.(line, 'stderr'));
@@ -61,10 +76,12 @@ export const run = async (
     subprocess.stderr?.resume();
   }
   const result = await subprocess;
+  const seconds = (performance.now() - started) / 1000;
+  toolEnds.publish({ tool, args, seconds, exitCode: result.exitCode ?? null } satisfies ToolEnd);
   const stdout = String(result.stdout ?? '');
   const stderr = String(result.stderr ?? '');
-  if (result.isCanceled) throw cancelled(tool, options.signal);
-  if (result.timedOut) {
+  if (group.ended === 'cancelled') throw cancelled(tool, options.signal);
+  if (group.ended === 'timeout') {
     throw new ImagingError('TOOL_TIMEOUT', `Cannot finish ${tool}: no end after ${timeoutMs / 1000} s`, {
       details: { command: [tool, ...args], stderr: tail(stderr) },
     });
