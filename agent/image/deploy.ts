@@ -34,6 +34,8 @@ export interface DeployOptions {
    * some match (default), `all` hashes every used chunk, `none` fetches without looking
    */
   compare?: 'sample' | 'all' | 'none';
+  /** used bytes of the whole image that this partition belongs to; default: it is alone */
+  imageBytes?: number;
   /** the disk turns: one request at a time, and writes begin in the order of the disk */
   rotational?: boolean;
   /** plain bytes of used chunks that are on the disk, since the last call */
@@ -83,7 +85,7 @@ export const deployRange = async (options: DeployOptions): Promise<Deployed> => 
   let flusher: Flusher | undefined;
   try {
     const trusted = await trustDurable(options, range, ids, transfer);
-    const atRisk = bytesAtRisk(grid, pool.workers);
+    const atRisk = bytesAtRisk(options.imageBytes ?? grid.usedBytes, chunkSize, pool.workers);
     flusher = createFlusher({ device, grid, atRisk, onDurable: options.onDurable, failure }, trusted);
     const progress = (number: number): void => onProgress?.(grid.length(number));
     for (const number of trusted) progress(number);
@@ -113,11 +115,12 @@ const readImage = ({ index, map, chunkSize }: DeployOptions): { ids: string[]; g
 };
 
 /**
- * What a power cut may take away: a chunk for each worker and 1.5 % of the image. Yet a flush costs an HDD some
- * 20 ms, so the small share is not made smaller, nor is more than 256 MiB waited for at a time.
+ * What a power cut may take away, of the image: a chunk for each worker and 1.5 %. Yet a flush costs an HDD some 20 ms
+ * and its report a way to the server and back, so that no share is smaller than 2 MiB, nor is more than 256 MiB waited
+ * for at a time.
  */
-const bytesAtRisk = ({ usedBytes, chunkSize }: Grid, workers: number): number =>
-  workers * chunkSize + Math.min(256 * MIB, Math.floor(usedBytes * 0.015));
+const bytesAtRisk = (imageBytes: number, chunkSize: number, workers: number): number =>
+  Math.max(2 * MIB, workers * chunkSize) + Math.min(256 * MIB, Math.floor(imageBytes * 0.015));
 
 /** The chunks of a former attempt, if a sample of them is really there; one mismatch makes all void. */
 const trustDurable = async (

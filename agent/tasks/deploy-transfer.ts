@@ -76,6 +76,7 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
         chunkSize,
         source,
         pool,
+        imageBytes: total,
         durable: resumed[partition.name] ?? [],
         compare: 'sample',
         rotational: target.claim.disk.rotational,

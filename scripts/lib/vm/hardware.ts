@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs';
 import { ImagingError } from '../../../agent/errors.ts';
 import { escapeOption } from './firmware.ts';
 
@@ -90,7 +91,7 @@ const fileNode = (file: string, readOnly: boolean): Record<string, unknown> => {
       export: decodeURIComponent(url.pathname.replace(/^\//, '')),
     };
   }
-  const driver = file.startsWith('/dev/') ? 'host_device' : 'file';
+  const driver = statSync(file, { throwIfNoEntry: false })?.isBlockDevice() ? 'host_device' : 'file';
   return { driver, filename: file, 'read-only': readOnly, 'auto-read-only': false };
 };
 
