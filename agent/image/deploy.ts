@@ -116,11 +116,11 @@ const readImage = ({ index, map, chunkSize }: DeployOptions): { ids: string[]; g
 
 /**
  * What a power cut may take away, of the image: a chunk for each worker and 1.5 %. Yet a flush costs an HDD some 20 ms
- * and its report a way to the server and back, so that no share is smaller than 2 MiB, nor is more than 256 MiB waited
+ * and its report a way to the server and back, so the small share is not made smaller, nor is more than 256 MiB waited
  * for at a time.
  */
 const bytesAtRisk = (imageBytes: number, chunkSize: number, workers: number): number =>
-  Math.max(2 * MIB, workers * chunkSize) + Math.min(256 * MIB, Math.floor(imageBytes * 0.015));
+  workers * chunkSize + Math.min(256 * MIB, Math.floor(imageBytes * 0.015));
 
 /** The chunks of a former attempt, if a sample of them is really there; one mismatch makes all void. */
 const trustDurable = async (

@@ -19,7 +19,7 @@ const PATIENCE_MS = 2000;
 const leaders = new Set<number>();
 
 /**
- * End the group of `leader`, which was started detached, after `timeoutMs`, when the signal is aborted, and when
+ * End the group of `leader`, which was started detached, after `timeoutMs` (0: no limit), when the signal is aborted, and when
  * this process exits: SIGTERM, two seconds later SIGKILL.
  */
 export const watchGroup = (
@@ -45,7 +45,7 @@ export const watchGroup = (
     }, PATIENCE_MS);
   };
   const onAbort = (): void => end('cancelled');
-  const limit = setTimeout(() => end('timeout'), timeoutMs);
+  const limit = timeoutMs > 0 ? setTimeout(() => end('timeout'), timeoutMs) : undefined;
   signal?.addEventListener('abort', onAbort, { once: true });
   followToTheEnd();
   if (pid !== undefined) leaders.add(pid);

@@ -6,7 +6,7 @@ import { watchGroup } from './group.ts';
 export interface RunOptions {
   /** sent to the tool's standard input */
   input?: string | Uint8Array;
-  /** default 60 s; a tool that can hang must not hang the task */
+  /** default 60 s; a tool that can hang must not hang the task. 0: no limit, for what runs as long as we do */
   timeoutMs?: number;
   signal?: AbortSignal;
   /** exit codes that are answers, not failures (e2fsck's 1, grep's 1) */

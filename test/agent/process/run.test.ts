@@ -31,6 +31,10 @@ test('a tool that is not there', async (t) => {
   await t.throwsAsync(run('no-such-tool-of-ours', []), code('TOOL_MISSING'));
 });
 
+test('a limit of 0 is none', async (t) => {
+  t.is((await sh('sleep 0.2; echo done', { timeoutMs: 0 })).stdout, 'done\n');
+});
+
 test('a tool that hangs is ended, also when it ignores the polite signal', async (t) => {
   await t.throwsAsync(
     sh('trap "" TERM; while :; do sleep 0.1; done', { timeoutMs: 300 }),
