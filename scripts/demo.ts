@@ -21,6 +21,11 @@ const options = await yargs(hideBin(process.argv))
     default: 'bios' as const,
     describe: 'how the machines boot',
   })
+  .option('rounds', {
+    choices: [1, 2] as const,
+    default: 2 as const,
+    describe: '1: capture and deploy; 2: then use the deployed machine, change the source, and both again',
+  })
   .option('out', {
     type: 'string',
     default: 'out/demo',
@@ -65,6 +70,7 @@ try {
       token: server.adminToken,
       data: join(out, 'data'),
       firmware: options.firmware,
+      rounds: options.rounds,
       out,
       work,
       say,

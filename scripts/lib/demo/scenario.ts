@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
+import { stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImagingError } from '../../../agent/errors.ts';
 import { run } from '../../../agent/process/run.ts';
@@ -18,6 +18,8 @@ export interface ScenarioOptions {
   /** the server's data folder */
   data: string;
   firmware: MachineFirmware;
+  /** 1: capture, deploy; 2: then use, change, and both again */
+  rounds: number;
   out: string;
   work: string;
   say: (line: string) => void;
@@ -28,9 +30,9 @@ export interface ScenarioOptions {
 const IMAGE = 'golden';
 const CHANGED_BYTES = 8_000_000;
 
-/** Capture, deploy, change, capture, deploy: each step proves something or ends the demo. */
+/** Capture and deploy, change the source, capture and deploy again: each step proves something or ends the demo. */
 export const runScenario = async (options: ScenarioOptions): Promise<void> => {
-  const { firmware, work, say, report, signal } = options;
+  const { firmware, rounds, work, say, report, signal } = options;
   const machines = await createMachines(options);
   const tasks = createTasks(options);
   const source = join(work, 'source.img');
@@ -57,14 +59,10 @@ export const runScenario = async (options: ScenarioOptions): Promise<void> => {
   const second = await imaging(options, machines, tasks, { host: 'target', disk: target, type: 'deploy' });
   report.transfer('deploy', second, targetSize);
 
-  say('starting the deployed disk; the system writes 500 MB and deletes them again');
-  const deployed = await machines.startFromDisk({
-    name: 'target',
-    disk: target,
-    keepsFirmware: true,
-    churn: true,
-  });
-  if (deployed.churned !== 500_000_000)
+  const churn = rounds > 1;
+  say(`starting the deployed disk${churn ? '; the system writes 500 MB and deletes them again' : ''}`);
+  const deployed = await machines.startFromDisk({ name: 'target', disk: target, keepsFirmware: true, churn });
+  if (churn && deployed.churned !== 500_000_000)
     throw failure(`the system wrote ${deployed.churned} bytes, not 500 MB`);
   expectSound(deployed, firmware, 'none');
   if (deployed.root <= original.root + (targetSize - sourceDiskSize) / 2) {
@@ -80,6 +78,27 @@ export const runScenario = async (options: ScenarioOptions): Promise<void> => {
   );
   report.prove('its root filesystem has grown', `${size(original.root)} to ${size(deployed.root)}`);
 
+  if (rounds > 1) await secondRound(options, machines, tasks, { source, target, first, second });
+  await report.store(options.data);
+  signal.throwIfAborted();
+};
+
+interface FirstRound {
+  source: string;
+  target: string;
+  first: EndedTask;
+  second: EndedTask;
+}
+
+/** What changed on the source reaches a target that was in use, and little more than that. */
+const secondRound = async (
+  options: ScenarioOptions,
+  machines: Machines,
+  tasks: ReturnType<typeof createTasks>,
+  { source, target, first, second }: FirstRound,
+): Promise<void> => {
+  const { firmware, work, say, report } = options;
+  const targetSize = (await stat(target)).size;
   say('changing 8 MB on the source, capturing again');
   await changeSource(source, work);
   const changed = await sha256OfFile(source);
@@ -99,8 +118,6 @@ export const runScenario = async (options: ScenarioOptions): Promise<void> => {
   expectSaved(first, third, 'a second capture sends', 'bytesSent', report);
   expectSaved(second, fourth, 'a second deploy receives', 'bytesReceived', report);
   expectLittle(second, fourth, report);
-  await report.store(options.data);
-  signal.throwIfAborted();
 };
 
 interface Imaging {

@@ -49,6 +49,12 @@ const sources = {
 } as const;
 type Kind = keyof typeof sources;
 
+/** every pair once in --matrix; the two disks of one image below are deployed to disks of the same size as well */
+const howFor = {
+  gpt: process.env['FOG_TEST_MATRIX'] === '1' ? ['same', 'larger'] : ['larger'],
+  dos: ['same', 'larger'],
+} as const satisfies Record<Kind, readonly string[]>;
+
 interface Fact {
   number: number;
   type: string;
@@ -65,6 +71,8 @@ let bench: Bench;
 let machine: Machine;
 let sh: Shell;
 const found = new Map<string, Fact[]>();
+/** bytes on the wire for a blank disk */
+const received = new Map<Kind, number>();
 const peaks: number[] = [];
 const disks = {
   gpt: SOURCE_BYTES,
@@ -188,13 +196,14 @@ for (const kind of ['gpt', 'dos'] as const) {
     },
   );
 
-  for (const how of ['same', 'larger'] as const) {
+  for (const how of howFor[kind]) {
     const serial = `${kind}-${how}` as const;
     test.serial(`${kind} to a ${how === 'same' ? 'disk of the same size' : 'larger disk'}`, async (t) => {
       const before = found.get(kind) ?? [];
       const id = await addTask('deploy', { image: kind, disk: { serial } });
       peaks.push(await work());
-      await succeeded(t, id);
+      const { stats } = await succeeded(t, id);
+      received.set(kind, stats?.bytesReceived ?? 0);
       const after = await factsOf(serial);
       t.is(after.length, before.length);
       for (const [at, fact] of after.entries()) {
@@ -215,7 +224,7 @@ for (const kind of ['gpt', 'dos'] as const) {
 }
 
 test.serial(
-  'two disks are one image, and go to two disks that hold it already without being fetched',
+  'two disks are one image, and go to two disks; what one holds already is not fetched',
   async (t) => {
     const capture = await addTask('capture', {
       image: 'both',
@@ -235,7 +244,8 @@ test.serial(
     const deploy = await addTask('deploy', { image: 'both', disks, verify: 'full' });
     await work();
     const { stats } = await succeeded(t, deploy);
-    t.true((stats?.bytesReceived ?? 0) < (stats?.bytesUsed ?? 0) / 20, JSON.stringify(stats));
+    const wanted = howFor.gpt.some((how) => how === 'same') ? 0 : (received.get('gpt') ?? 0);
+    t.true((stats?.bytesReceived ?? 0) < wanted + (stats?.bytesUsed ?? 0) / 20, JSON.stringify(stats));
     for (const kind of ['gpt', 'dos'] as const) {
       t.deepEqual((await factsOf(`${kind}-same`)).map(content), (found.get(kind) ?? []).map(content), kind);
     }
