@@ -33,7 +33,7 @@ export const parseVmOptions = async (args: readonly string[]): Promise<VmOptions
     .option('disk', { type: 'string', array: true, default: [], describe: 'also format=qcow2, sector=4096' })
     .option('firmware', { choices: machineFirmwares, default: 'bios' as const })
     .option('memory', { type: 'number', default: 1024, describe: 'MiB' })
-    .option('processors', { type: 'number', default: 2 })
+    .option('processors', { type: 'number', default: 1 })
     .option('boot', { choices: ['net', 'disk', 'firmware'] as const, default: 'net' as const })
     .option('timeout', { type: 'number', default: 900, describe: 'seconds' })
     .option('console', { type: 'string', describe: 'file for the serial console; default standard output' })
