@@ -38,8 +38,8 @@ export const partcloneMap = async (
 ): Promise<PartcloneMap> => {
   const folder = await mkdtemp(join(tmpdir(), 'partclone-'));
   try {
-    // -f 1: the progress thread otherwise holds the exit back for 2 s
-    const args = ['-D', '-s', device, '-o', '-', '-L', join(folder, 'log'), '-f', '1', '-q'];
+    // partclone ends when its progress thread wakes: after 2 s, with -f 1 after one; with 0 it spins for the moment a map takes
+    const args = ['-D', '-s', device, '-o', '-', '-L', join(folder, 'log'), '-f', '0', '-q'];
     const { stdout, stderr } = await run(`partclone.${tool}`, args, { signal, timeoutMs: TIMEOUT_MS });
     const map = parsePartcloneMap(stdout, stderr);
     const doubt = doubtAbout(countsMore ? { ...map, inUse: 0 } : map, deviceSize);
