@@ -12,16 +12,22 @@ const benches: Record<string, (options: Options) => Promise<Row[]>> = { image: b
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { size: { type: 'string', default: '1024' }, runs: { type: 'string', default: '3' } },
+  strict: false,
+  options: {
+    size: { type: 'string', default: '1024' },
+    runs: { type: 'string', default: '3' },
+    help: { type: 'boolean', default: false },
+  },
 });
 const [size, runs] = [Number(values.size), Number(values.runs)];
 const names = positionals.length > 0 ? positionals : Object.keys(benches);
 const unknown = names.filter((name) => !(name in benches));
-if (unknown.length > 0 || !(size >= 64) || !(runs >= 1)) {
+const options = Object.keys(values).filter((name) => !['size', 'runs', 'help'].includes(name));
+if (values.help || unknown.length + options.length > 0 || !(size >= 64) || !(runs >= 1)) {
   console.error(
     `Usage: scripts/bench [${Object.keys(benches).join('|')}] [--size MiB, 64 or more] [--runs N]`,
   );
-  process.exit(2);
+  process.exit(values.help ? 0 : 2);
 }
 for (const name of names) {
   const bench = benches[name];

@@ -117,7 +117,7 @@ function checkCoverage(): void {
 async function runStage(stage: Stage): Promise<void> {
   const counts = { passed: 0, failed: 0, skipped: 0 };
   let failing = false;
-  let lastEnd = performance.now();
+  const began = performance.now();
   const { code, output, seconds } = await capture(
     'ava',
     [
@@ -137,10 +137,9 @@ async function runStage(stage: Stage): Promise<void> {
           counts.passed += 1;
           passedTitles.push(test[2] ?? '');
         }
-        // one at a time: what passed since the last one is its own time (TAP has none)
-        const took = stage.lanes === 1 ? ` (${((performance.now() - lastEnd) / 1000).toFixed(0)} s)` : '';
-        lastEnd = performance.now();
-        console.log(`  ${failing ? 'FAILED' : test[3] ? 'skipped' : 'ok'} ${test[2]}${took}`);
+        // TAP has no times; where tests take long, how far the stage has come tells them
+        const at = stage.lanes > 0 ? ` (at ${((performance.now() - began) / 1000).toFixed(0)} s)` : '';
+        console.log(`  ${failing ? 'FAILED' : test[3] ? 'skipped' : 'ok'} ${test[2]}${at}`);
       } else if (failing && !/^\d+\.\.\d+$/.test(line)) console.log(`    ${line}`);
     },
   );

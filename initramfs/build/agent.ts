@@ -70,7 +70,8 @@ export const installAgent = async (root: string, bundle: Bundle): Promise<void> 
 const versionSchema = z.object({ version: z.string() });
 const SOURCE_MARK = '@SOURCE@';
 
-const ADDON = join(PROJECT, 'node_modules/zstd-napi/build/Release/binding.node');
+/** zstd-napi's native part, as `npm rebuild` made it */
+export const ADDON = join(PROJECT, 'node_modules/zstd-napi/build/Release/binding.node');
 const BLESSED_DATA = join(PROJECT, 'node_modules/blessed/usr');
 
 const filesOf = async (folder: string): Promise<string[]> =>
