@@ -14,11 +14,7 @@ const SLACK = 256 * MIB;
 const STEPS = 2 ** 40;
 
 /** `minimum`: bytes, null where it keeps its size; `roundUp`: to a size that it can have. */
-export const giverOf = (
-  size: number,
-  minimum: number | null,
-  roundUp: (bytes: number) => number,
-): Giver => {
+export const giverOf = (size: number, minimum: number | null, roundUp: (bytes: number) => number): Giver => {
   const rigid = { size, roomy: size, minimum: size };
   if (minimum === null) return rigid;
   const floor = roundUp(Math.max(1, minimum));

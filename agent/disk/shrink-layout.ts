@@ -69,7 +69,7 @@ interface Shrinkable extends Giver {
 
 const withFloors = (item: Item, disk: ImageDisk): Shrinkable => {
   const { partition, size } = item;
-  const rigid = !partition || partition.method !== 'used' || hasFixedSize(partition.role);
+  const rigid = partition?.method !== 'used' || hasFixedSize(partition.role);
   const minimum = rigid ? null : (partition.filesystem?.minimumBytes ?? null);
   return { item, ...giverOf(size, minimum, disk.table === 'none' ? sectorUp(disk) : alignUp) };
 };
