@@ -44,7 +44,8 @@ const repacked = (
   const { key, start } = volume ?? { key: '', start: 0 };
   group.set('seqno', Number(group.get('seqno')) + 1);
   const pv = sectionOf(sectionOf(group, 'physical_volumes'), key);
-  if (pv.has('dev_size')) pv.set('dev_size', plan.size / SECTOR);
+  const before = pv.get('dev_size');
+  if (typeof before === 'number') pv.set('dev_size', Math.min(before, plan.size / SECTOR));
   pv.set('pe_count', plan.extents);
   for (const { lv, offset, size } of plan.volumes) {
     const section = sectionOf(sectionOf(group, 'logical_volumes'), lv.name);

@@ -160,7 +160,11 @@ const giveBack = (
 
 const giversOf = ({ group }: KnownMember, floors: Floors) => {
   const roundUp = (bytes: number): number => Math.ceil(bytes / group.extentSize) * group.extentSize;
-  return inOrder(group).map((lv) => giverOf(sizeOf(group, lv), floors.get(lv.uuid) ?? null, roundUp));
+  return inOrder(group).map((lv) => {
+    // somebody made it read-only: nobody is to change what is in it
+    const minimum = lv.status.includes('WRITE') ? (floors.get(lv.uuid) ?? null) : null;
+    return giverOf(sizeOf(group, lv), minimum, roundUp);
+  });
 };
 
 /** By the place where they begin: most then stay where they are. */

@@ -1,9 +1,9 @@
 import { rename, rm, truncate } from 'node:fs/promises';
 import { readAt, writeAt } from '../../../agent/disk/device-io.ts';
 import { ImagingError, isImagingError } from '../../../agent/errors.ts';
+import { ext } from '../../../agent/filesystem/ext.ts';
 import { totalLength, uniteExtents } from '../../../agent/filesystem/extents.ts';
 import type { FilesystemUsage } from '../../../agent/filesystem/filesystem.ts';
-import { driverFor } from '../../../agent/filesystem/index.ts';
 import { measureExt, shrinkExt } from '../../../agent/filesystem/shrink-ext.ts';
 import type { ContainedVolume } from '../../../agent/protocol/index.ts';
 import {
@@ -43,19 +43,19 @@ export const shrinkGroup = async (content: Content): Promise<Made> => {
   const { plan, taken } = await settle(content, member);
   const start = member.group.physical[0]?.start ?? 0;
   const target = { file: `${file}.new`, size };
-  const used = [
-    { offset: 0, length: start },
-    ...plan.metadataAreas.map((area) => ({ offset: area.start, length: area.size })),
-  ];
+  const areas = plan.metadataAreas.map((area) => ({ offset: area.start, length: area.size }));
 
   // volumes that keep their size first: the old content can go then
-  const pieces = [{ from: 0, to: 0, length: start }];
-  for (const { lv, offset } of plan.volumes.filter((place) => !isSmaller(member, place))) {
-    for (const run of runsWithin(runsOf(member, lv), content.extents)) {
-      pieces.push({ from: run.offset, to: offset + run.start, length: run.length });
-    }
-  }
-  used.push(...pieces.map(({ to, length }) => ({ offset: to, length })));
+  const kept = plan.volumes.filter((place) => !isSmaller(member, place));
+  let pieces = kept.flatMap(({ lv, offset }) =>
+    runsWithin(runsOf(member, lv), content.extents).map((run) => ({
+      from: run.offset,
+      to: offset + run.start,
+      length: run.length,
+    })),
+  );
+  // label and metadata, which are changed there
+  pieces.push({ from: 0, to: 0, length: start });
   await copyPieces(file, target, pieces, signal);
   await rm(file);
 
@@ -66,10 +66,12 @@ export const shrinkGroup = async (content: Content): Promise<Made> => {
     const usage = await shrinkVolume(content, place, volume);
     smaller.set(uuid, usage);
     const moved = usage.extents.map(({ offset, length }) => ({
-      ...{ from: offset, to: place.offset + offset, length },
+      from: offset,
+      to: place.offset + offset,
+      length,
     }));
-    used.push(...moved.map(({ to, length }) => ({ offset: to, length })));
     await copyPieces(volume, target, moved, signal);
+    pieces = pieces.concat(moved);
     await rm(volume);
   }
 
@@ -81,7 +83,8 @@ export const shrinkGroup = async (content: Content): Promise<Made> => {
   await rename(target.file, file);
   const contains = partition.contains.map((volume) => withUsage(volume, plan, smaller));
   const minimumBytes = smallestMember(made.member, floorsOf(contains));
-  return { extents: uniteExtents(used, size), minimumBytes, contains };
+  const used = pieces.map(({ to, length }) => ({ offset: to, length }));
+  return { extents: uniteExtents(areas.concat(used), size), minimumBytes, contains };
 };
 
 /**
@@ -128,7 +131,9 @@ const measure = async (
   onStep(`${partition.name} (${member.group.name}/${lv.name}): checking`);
   const file = `${whole}.${lv.uuid}`;
   const pieces = runsWithin(runsOf(member, lv), extents).map((run) => ({
-    ...{ from: run.offset, to: run.start, length: run.length },
+    from: run.offset,
+    to: run.start,
+    length: run.length,
   }));
   await copyPieces(whole, { file, size: sizeOf(member.group, lv) }, pieces, signal);
   return { file, bytes: await measureExt(file, signal) };
@@ -145,10 +150,8 @@ const shrinkVolume = async (
   });
   await truncate(file, size);
   // as a capture would look at it: its own check, then its map
-  const driver = driverFor(shrinkExt.types[0] ?? '');
-  if (!driver) throw new ImagingError('INTERNAL', 'Cannot look at ext: no driver');
-  await driver.check(file, signal);
-  return await driver.usage(file, size, signal);
+  await ext.check(file, signal);
+  return await ext.usage(file, size, signal);
 };
 
 /** @throws ImagingError LAYOUT_UNSUPPORTED */
