@@ -1,5 +1,6 @@
 import { ImagingError } from '../errors.ts';
 import type { ImageDisk } from '../protocol/index.ts';
+import { type Giver, giverOf, LAST_STEP, leastStep, sizeAt } from './give-space.ts';
 import {
   alignDown,
   alignUp,
@@ -23,12 +24,6 @@ export interface ShrunkDisk {
   partitions: { name: string; start: number; size: number; bootRecord: number | null }[];
 }
 
-/** Free space that a shrunk filesystem keeps where there is room: a tenth of its minimum, at least this much. */
-const SLACK = 256 * MIB;
-
-/** steps of the search between "as it was" and "as small as it can be" */
-const STEPS = 2 ** 40;
-
 /**
  * The layout that makes an image fit a disk of `targetBytes`: gaps are closed, then partitions whose filesystem
  * has a known minimum give space, in proportion to what each can give; down to some slack first, below that
@@ -51,11 +46,12 @@ export const shrinkLayout = (disk: ImageDisk, targetBytes: number): ShrunkDisk =
   const tail = items.slice(first).map((item) => withFloors(item, disk));
   const behind = Math.max(usable.start, ...before.map((place) => place.start + place.size));
 
+  const roundDown = disk.table === 'none' ? (bytes: number) => wholeSectors(bytes, sector) : alignDown;
   const fits = (places: readonly Placed[]): boolean => endOf(places) <= usable.end;
-  const packAt = (step: number) => pack(tail, behind, (item) => sizeAt(item, step, disk));
+  const packAt = (step: number) => pack(tail, behind, (one) => sizeAt(one, step, roundDown));
   const asTheyWere = tail.map(({ item }) => unmoved(item));
   const packed = fits(asTheyWere) ? asTheyWere : shrinkTo(tail, packAt, fits, usable.end, behind, disk);
-  if (!packed) throw tooSmall(disk, targetBytes, tail, endOf(packAt(2 * STEPS)));
+  if (!packed) throw tooSmall(disk, targetBytes, tail, endOf(packAt(LAST_STEP)));
   const places = [...before, ...packed];
   return {
     size,
@@ -67,41 +63,21 @@ export const shrinkLayout = (disk: ImageDisk, targetBytes: number): ShrunkDisk =
   };
 };
 
-interface Shrinkable {
+interface Shrinkable extends Giver {
   item: Item;
-  /** with slack, and without; both its size where it cannot shrink */
-  roomy: number;
-  minimum: number;
 }
 
 const withFloors = (item: Item, disk: ImageDisk): Shrinkable => {
   const { partition, size } = item;
-  const minimum = partition?.filesystem?.minimumBytes ?? null;
-  const rigid = { item, roomy: size, minimum: size };
-  if (!partition || minimum === null || partition.method !== 'used' || hasFixedSize(partition.role))
-    return rigid;
-  const round = disk.table === 'none' ? sectorUp(disk) : alignUp;
-  const floor = round(Math.max(1, minimum));
-  if (floor >= size) return rigid;
-  return { item, roomy: Math.min(size, round(minimum + Math.max(minimum / 10, SLACK))), minimum: floor };
+  const rigid = partition?.method !== 'used' || hasFixedSize(partition.role);
+  const minimum = rigid ? null : (partition.filesystem?.minimumBytes ?? null);
+  return { item, ...giverOf(size, minimum, disk.table === 'none' ? sectorUp(disk) : alignUp) };
 };
 
 const sectorUp =
   ({ logicalSectorSize }: ImageDisk) =>
   (bytes: number): number =>
     Math.ceil(bytes / logicalSectorSize) * logicalSectorSize;
-
-/** Step 0: as it was; STEPS: down to its slack; 2 x STEPS: its minimum. Never grows with the step. */
-const sizeAt = ({ item, roomy, minimum }: Shrinkable, step: number, disk: ImageDisk): number => {
-  if (step === 0 || minimum === item.size) return item.size;
-  const exact =
-    step <= STEPS
-      ? item.size - (item.size - roomy) * (step / STEPS)
-      : roomy - (roomy - minimum) * (step / STEPS - 1);
-  if (exact >= item.size) return item.size;
-  const rounded = disk.table === 'none' ? wholeSectors(exact, disk.logicalSectorSize) : alignDown(exact);
-  return Math.max(minimum, rounded);
-};
 
 const pack = (tail: readonly Shrinkable[], from: number, sizeOf: (item: Shrinkable) => number): Placed[] => {
   let end = from;
@@ -114,7 +90,7 @@ const pack = (tail: readonly Shrinkable[], from: number, sizeOf: (item: Shrinkab
   });
 };
 
-/** The least that has to be taken, by bisection: a pack never gets longer with the step. */
+/** The least that has to be taken: a pack never gets longer with the step. */
 const shrinkTo = (
   tail: readonly Shrinkable[],
   packAt: (step: number) => Placed[],
@@ -123,13 +99,8 @@ const shrinkTo = (
   from: number,
   disk: ImageDisk,
 ): Placed[] | null => {
-  if (!fits(packAt(2 * STEPS))) return null;
-  let [tooLittle, enough] = [-1, 2 * STEPS];
-  while (enough - tooLittle > 1) {
-    const middle = Math.floor((tooLittle + enough) / 2);
-    if (fits(packAt(middle))) enough = middle;
-    else tooLittle = middle;
-  }
+  const enough = leastStep((step) => fits(packAt(step)));
+  if (enough === null) return null;
   // rounding leaves a few MiB: back to whoever gave most
   const sizes = packAt(enough).map(({ size }) => size);
   const unit = disk.table === 'none' ? disk.logicalSectorSize : MIB;

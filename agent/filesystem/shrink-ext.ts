@@ -14,14 +14,8 @@ export const shrinkExt: Shrinker = {
 
   shrink: async (file, size, { signal, onStep }) => {
     onStep?.('checking');
-    // resize2fs insists on a full check just before; 1 is "corrected"
-    const before = await run('e2fsck', ['-f', '-p', file], {
-      signal,
-      timeoutMs: TOOL_MS,
-      okExitCodes: [0, 1, 2, 4],
-    });
-    if (before.exitCode > 1) throw damaged(file, 'before it was made smaller', before);
-    await requireMinimum(file, size, signal);
+    const neededBytes = await measureExt(file, signal);
+    if (neededBytes > size) throw tooSmall(neededBytes, size);
 
     onStep?.('moving files to the front');
     await run('resize2fs', [file, `${Math.floor(size / SECTOR)}s`], { signal, timeoutMs: TOOL_MS });
@@ -42,19 +36,32 @@ export const shrinkExt: Shrinker = {
   },
 };
 
-/** `resize2fs -P` of the filesystem as it is now: what was recorded at capture may be another version's estimate. */
-const requireMinimum = async (file: string, size: number, signal: AbortSignal): Promise<void> => {
+/**
+ * `resize2fs -P` of the filesystem as it is now, behind the full check that it insists on: what was recorded at
+ * capture may be another version's estimate. Bytes; 0 where the tool does not tell.
+ *
+ * @throws ImagingError FILESYSTEM_CHECK_FAILED, TOOL_FAILED
+ */
+export const measureExt = async (file: string, signal: AbortSignal): Promise<number> => {
+  // 1 is "corrected"
+  const before = await run('e2fsck', ['-f', '-p', file], {
+    signal,
+    timeoutMs: TOOL_MS,
+    okExitCodes: [0, 1, 2, 4],
+  });
+  if (before.exitCode > 1) throw damaged(file, 'before it was made smaller', before);
   const { stdout } = await run('resize2fs', ['-P', file], { signal, timeoutMs: TOOL_MS });
   const blocks = /minimum size of the filesystem: (\d+)/.exec(stdout)?.[1];
   const { blockSize } = await superblockOf(file, signal);
-  const neededBytes = blocks === undefined ? 0 : Number(blocks) * blockSize;
-  if (neededBytes <= size) return;
-  throw new ImagingError(
+  return blocks === undefined ? 0 : Number(blocks) * blockSize;
+};
+
+const tooSmall = (neededBytes: number, size: number): ImagingError =>
+  new ImagingError(
     'TARGET_TOO_SMALL',
     `Cannot make the filesystem smaller: it needs ${neededBytes} bytes, ${size} are left for it`,
     { details: { neededBytes, availableBytes: size } },
   );
-};
 
 const superblockOf = async (file: string, signal: AbortSignal) =>
   parseDumpe2fs((await run('dumpe2fs', ['-h', file], { signal })).stdout);

@@ -28,8 +28,8 @@ export interface Shrinker {
 }
 
 /**
- * XFS and F2FS cannot be made smaller at all, FAT and exFAT by no tool that can be trusted. What holds volumes
- * (LVM2_member, crypto_LUKS) keeps its size: a shrinker for it would stand here.
+ * XFS and F2FS cannot be made smaller at all, FAT and exFAT by no tool that can be trusted. What holds LVM is
+ * put together anew (volumes/lvm/shrink-plan.ts), LUKS keeps its size.
  */
 const shrinkers: readonly Shrinker[] = [shrinkExt, shrinkNtfs, shrinkBtrfs];
 

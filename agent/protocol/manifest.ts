@@ -39,6 +39,8 @@ export const filesystemFactsSchema = z.strictObject({
   label: z.string().max(256),
   /** smallest size that read-only tools report, bytes; null where none can tell */
   minimumBytes: bytesSchema.nullable(),
+  /** why there is no minimum though it is a kind that can be made smaller; to go on with after "and" */
+  minimumReason: z.string().max(400).optional(),
   usedBytes: bytesSchema.nullable(),
 });
 export type FilesystemFacts = z.infer<typeof filesystemFactsSchema>;

@@ -1,13 +1,14 @@
 import { access, chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { run } from '../../agent/process/run.ts';
 import type { ImageAnswer, ShrinkAnswer } from '../../server-stub/api.ts';
 import { createApiClient } from '../../server-stub/cli/api-client.ts';
 import { openState } from '../../server-stub/state.ts';
 import { testServer } from '../server-stub/support.ts';
+import { makeGroup } from './shrink-group.ts';
 import {
   askShrink,
   MIB,
@@ -101,46 +102,59 @@ test.serial('a filesystem that its own check finds damaged is not made smaller',
   t.deepEqual(await leftOf(server.data), nothingMade);
 });
 
-test.serial(
-  'a server that is killed in the middle leaves nothing half, and makes it when asked again',
-  async (t) => {
-    const folder = await memoryFolder(t);
-    const data = join(folder, 'data');
-    const state = await openState({ data });
-    await storeImage(state, 'lab', [await makePart(folder)]);
-    await state.close();
-
-    const reached = join(folder, 'reached');
-    const slow = await intercept(
-      folder,
-      'resize2fs',
-      `case "$1" in /*) echo $$ > ${reached}; exec sleep 300;; esac`,
-    );
-    const first = await startServer(t, data, slow);
-    const asked = await first.api.post<ShrinkAnswer>('/api/images/lab/versions/1/shrink', {
-      to: 200_000_000,
-    });
-    t.like(await first.api.get<ShrinkAnswer>(`/api/shrinks/${asked.id}`), { result: null, error: null });
-    while (!(await exists(reached))) await sleep(20);
-    t.deepEqual(await readdir(join(data, 'scratch')), ['p1.img']);
-    await first.kill();
-    process.kill(Number(await readFile(reached, 'utf8')), 'SIGKILL');
-
-    const second = await startServer(t, data, process.env['PATH'] ?? '');
-    t.deepEqual(await leftOf(data), nothingMade);
-    const { versions } = await second.api.get<ImageAnswer>('/api/images/lab');
-    t.is(versions.length, 1);
-    let job = await second.api.post<ShrinkAnswer>('/api/images/lab/versions/1/shrink', { to: 200_000_000 });
-    while (job.state === 'queued' || job.state === 'running') {
-      await sleep(50);
-      job = await second.api.get<ShrinkAnswer>(`/api/shrinks/${job.id}`);
-    }
-    t.is(job.error, null);
-    // the number that was reserved is not used for another content
-    t.is(job.result, 3);
-    await second.kill();
+const kinds = {
+  ext4: { make: makePart, to: 200_000_000, scratch: /^p1\.img$/ },
+  LVM: {
+    make: async (folder: string, t: ExecutionContext) =>
+      (await makeGroup(t, folder, await makeTree(join(folder, 'tree'), 30 * MIB))).part,
+    to: 300_000_000,
+    // the old content is gone by then, the new one not complete
+    scratch: /^p1\.img\.(new|[\w-]{38})$/,
   },
-);
+};
+
+for (const [kind, { make, to, scratch }] of Object.entries(kinds)) {
+  test.serial(
+    `a server that is killed in the middle leaves nothing half, and makes it when asked again: ${kind}`,
+    async (t) => {
+      const folder = await memoryFolder(t);
+      const data = join(folder, 'data');
+      const state = await openState({ data });
+      await storeImage(state, 'lab', [await make(folder, t)]);
+      await state.close();
+
+      const reached = join(folder, 'reached');
+      const slow = await intercept(
+        folder,
+        'resize2fs',
+        `case "$1" in /*) echo $$ > ${reached}; exec sleep 300;; esac`,
+      );
+      const first = await startServer(t, data, slow);
+      const asked = await first.api.post<ShrinkAnswer>('/api/images/lab/versions/1/shrink', {
+        to,
+      });
+      t.like(await first.api.get<ShrinkAnswer>(`/api/shrinks/${asked.id}`), { result: null, error: null });
+      while (!(await exists(reached))) await sleep(20);
+      for (const name of await readdir(join(data, 'scratch'))) t.regex(name, scratch);
+      await first.kill();
+      process.kill(Number(await readFile(reached, 'utf8')), 'SIGKILL');
+
+      const second = await startServer(t, data, process.env['PATH'] ?? '');
+      t.deepEqual(await leftOf(data), nothingMade);
+      const { versions } = await second.api.get<ImageAnswer>('/api/images/lab');
+      t.is(versions.length, 1);
+      let job = await second.api.post<ShrinkAnswer>('/api/images/lab/versions/1/shrink', { to });
+      while (job.state === 'queued' || job.state === 'running') {
+        await sleep(50);
+        job = await second.api.get<ShrinkAnswer>(`/api/shrinks/${job.id}`);
+      }
+      t.is(job.error, null);
+      // the number that was reserved is not used for another content
+      t.is(job.result, 3);
+      await second.kill();
+    },
+  );
+}
 
 test.serial('a server that is stopped in the middle stops the work first', async (t) => {
   const folder = await memoryFolder(t);

@@ -9,6 +9,7 @@ import { captureRange } from '../../agent/image/capture.ts';
 import { createPool } from '../../agent/image/pool.ts';
 import { run } from '../../agent/process/run.ts';
 import type { ImagePartition, Manifest } from '../../agent/protocol/index.ts';
+import type { Look } from '../../agent/volumes/volume.ts';
 import type { ShrinkAnswer } from '../../server-stub/api.ts';
 import { publishVersion } from '../../server-stub/images/publish.ts';
 import { keepChunks, missingChunks, uploadFolder } from '../../server-stub/images/uploads.ts';
@@ -41,6 +42,8 @@ export interface Part {
   raw?: boolean;
   /** what the manifest says instead of what the tools say */
   minimumBytes?: number;
+  /** what a capture finds where it looks into volumes: used bytes, and what is inside */
+  look?: Pick<Look, 'extents' | 'contains'>;
 }
 
 /** A version as a capture makes one, from partitions in files: real maps, real minimums, published by the server. */
@@ -61,10 +64,10 @@ export const storeImage = async (state: State, image: string, parts: readonly Pa
   let start = MIB;
   try {
     for (const [number, part] of parts.entries()) {
-      const driver = part.raw ? null : driverFor(part.type);
+      const driver = part.raw || part.look ? null : driverFor(part.type);
       await driver?.check(part.file, signal);
       const usage = await driver?.usage(part.file, part.size, signal);
-      const extents = usage?.extents ?? [{ offset: 0, length: part.size }];
+      const extents = part.look?.extents ?? usage?.extents ?? [{ offset: 0, length: part.size }];
       const common = { start: 0, size: part.size, extents, chunkSize: MIB, level: 3, sink, pool };
       const captured = await captureRange({ ...common, device: part.file });
       const name = `p${number + 1}`;
@@ -80,7 +83,8 @@ export const storeImage = async (state: State, image: string, parts: readonly Pa
           minimumBytes: part.minimumBytes ?? usage?.minimumBytes ?? null,
           usedBytes: extents.reduce((sum, { length }) => sum + length, 0),
         },
-        ...{ method: usage ? 'used' : 'raw', reason: '', bootRecord: null, contains: [], damaged: [] },
+        ...{ method: usage || part.look ? 'used' : 'raw', reason: '', bootRecord: null, damaged: [] },
+        contains: part.look?.contains ?? [],
         index: { ...fileOf(`${name}.caibx`, captured.index), chunks: Math.ceil(part.size / MIB) },
         map: fileOf(`${name}.map`, captured.map),
       });

@@ -160,6 +160,10 @@ test.serial(
         { method: 'used', reason: '', os: 'Debian GNU/Linux' },
       ],
     );
+    t.like(looks[0]?.filesystem, {
+      minimumBytes: null,
+      minimumReason: 'its volume group daten.vg has 2 physical volumes',
+    });
     const inside = Object.fromEntries((looks[0]?.contains ?? []).map((one) => [one.name, one]));
     t.deepEqual(new Set(Object.keys(inside)), new Set(['daten.vg/root', 'daten.vg/swap', 'daten.vg/wide']));
     t.like(inside['daten.vg/root'], { kind: 'lvm', role: 'os', method: 'used', size: 80 * MIB });
@@ -271,6 +275,10 @@ test.serial(
     await run('blockdev', ['--flushbufs', path]);
     const [look] = await inspectVolumes([volume(path, 120 * MIB)], options);
     t.is(look?.method, 'used');
+    // two ext4 give space, the swap volume of 8 MiB and the first MiB do not
+    const minimum = look?.filesystem?.minimumBytes ?? 0;
+    t.true(minimum > 9 * MIB && minimum < 100 * MIB, String(minimum));
+    t.is((minimum - MIB) % (4 * MIB), 0);
     await truncate(file, 300 * MIB);
     await run('losetup', ['--set-capacity', path]);
     const deployed = { device: path, nodes: [path], contains: look?.contains ?? [], signal };

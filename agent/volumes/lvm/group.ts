@@ -41,6 +41,8 @@ export interface Segment {
   areas: { key: string; extent: number }[];
   /** every text in it that is no physical volume: names of other logical volumes, among others */
   references: string[];
+  /** names of what is in it beyond place and kind: tags, flags, what a later lvm2 may bring */
+  extras: string[];
 }
 
 const SECTOR = 512;
@@ -100,6 +102,9 @@ const parseLogical = (name: string, section: ConfigSection, keys: ReadonlySet<st
     .sort((a, b) => a.start - b.start),
 });
 
+/** All that lvm2 writes of a segment of a linear volume (lib/format_text/export.c, lib/striped/striped.c). */
+const linearEntries = ['start_extent', 'extent_count', 'type', 'stripe_count', 'stripes'];
+
 const parseSegment = (section: ConfigSection, keys: ReadonlySet<string>): Segment => {
   const areas: Segment['areas'] = [];
   const references: string[] = [];
@@ -119,6 +124,7 @@ const parseSegment = (section: ConfigSection, keys: ReadonlySet<string>): Segmen
     type: textOf(section, 'type'),
     areas,
     references,
+    extras: [...section.keys()].filter((name) => !linearEntries.includes(name)),
   };
 };
 
@@ -219,6 +225,17 @@ export const mapExtents = (runs: readonly LinearRun[], extents: readonly Extent[
   }
   return mapped;
 };
+
+/** The other way: the parts of a logical volume that these extents of its physical volume are. */
+export const runsWithin = (runs: readonly LinearRun[], extents: readonly Extent[]): LinearRun[] =>
+  runs.flatMap((run) =>
+    extents.flatMap(({ offset, length }) => {
+      const from = Math.max(offset, run.offset);
+      const to = Math.min(offset + length, run.offset + run.length);
+      if (to <= from) return [];
+      return [{ key: run.key, offset: from, start: run.start + from - run.offset, length: to - from }];
+    }),
+  );
 
 export const sizeOf = (group: VolumeGroup, lv: LogicalVolume): number =>
   lv.segments.reduce((sum, { extents }) => sum + extents, 0) * group.extentSize;

@@ -14,6 +14,7 @@ import {
 } from './group.ts';
 import type { Member } from './members.ts';
 import { openRuns } from './node.ts';
+import { floorsOf, smallestMember, whyFixed } from './shrink-plan.ts';
 
 /** A logical volume that was looked into, or the reason why it could not be. */
 export interface LookedAt {
@@ -48,15 +49,28 @@ export const inspectMember = async (
   );
   const extents = uniteExtents([{ offset: 0, length: pv.start }, ...own, ...kept], volume.size);
   const here = all.filter(({ lv }) => placesOn(group, lv, pv).length > 0);
+  const contains = here.flatMap(({ lv, look }) => [containedVolume(group, lv, look), ...look.contains]);
   return {
-    filesystem: { ...facts, usedBytes: totalLength(extents) },
+    filesystem: { ...facts, ...minimumOf(member, contains), usedBytes: totalLength(extents) },
     method: 'used',
     reason: '',
     extents,
     os: here.find(({ look }) => look.os)?.look.os ?? null,
-    contains: here.flatMap(({ lv, look }) => [containedVolume(group, lv, look), ...look.contains]),
+    contains,
     dirty: all.some(({ look }) => look.dirty),
   };
+};
+
+/** What a smaller version of it would take, or why there can be none. */
+const minimumOf = (
+  { label, group, headers }: Member,
+  contains: readonly ContainedVolume[],
+): Pick<FilesystemFacts, 'minimumBytes' | 'minimumReason'> => {
+  if (!label || !group) return { minimumBytes: null };
+  const known = { label, group, headers };
+  const fixed = whyFixed(known);
+  if (fixed !== null) return { minimumBytes: null, minimumReason: fixed.slice(0, 400) };
+  return { minimumBytes: smallestMember(known, floorsOf(contains)) };
 };
 
 const lookOnce = (

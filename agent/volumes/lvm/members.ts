@@ -1,6 +1,6 @@
 import { hasCode } from '../../errors.ts';
 import { type VolumeGroup, whyWhole } from './group.ts';
-import { dashed, type PvLabel } from './on-disk.ts';
+import { dashed, type MdaHeader, type PvLabel } from './on-disk.ts';
 import { readVolume } from './read.ts';
 
 /** A physical volume among those that are looked at, with the group that it belongs to. */
@@ -10,6 +10,8 @@ export interface Member {
   /** null where it cannot be read */
   label: PvLabel | null;
   group: VolumeGroup | null;
+  /** its metadata areas that carry the newest metadata on it */
+  headers: MdaHeader[];
   /** key of this volume in its group */
   key: string;
   /** why nothing in it can be told apart; null where it can */
@@ -33,9 +35,11 @@ export const findMembers = async (
 };
 
 const readMember = async (device: string, size: number): Promise<Member> => {
-  const nothing = { device, size, label: null, group: null, key: '', peers: new Map<string, Member>() };
+  const peers = new Map<string, Member>();
+  const nothing = { device, size, label: null, group: null, headers: [], key: '', peers };
   try {
-    return { ...nothing, ...(await readVolume(device, size)), whole: null };
+    const { label, group, headers } = await readVolume(device, size);
+    return { ...nothing, label, group, headers, whole: null };
   } catch (error) {
     if (!hasCode(error, 'LAYOUT_UNSUPPORTED')) throw error;
     return { ...nothing, whole: error instanceof Error ? error.message : String(error) };

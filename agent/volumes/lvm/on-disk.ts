@@ -63,6 +63,26 @@ const parsePvHeader = (label: Buffer, start: number): Omit<PvLabel, 'sector'> =>
   return { uuid, size, ...areas, bootAreas: extended ? parseAreas(label, metadata.end + 8).areas : [] };
 };
 
+/**
+ * The sector of a label for a volume of another size, its metadata areas in other places: as many as there are now.
+ * All else stays as it is.
+ */
+export const encodeLabel = (
+  sector: Buffer,
+  { size, metadataAreas }: Pick<PvLabel, 'size' | 'metadataAreas'>,
+): Buffer => {
+  const label = Buffer.from(sector);
+  const start = label.readUInt32LE(20);
+  label.writeBigUInt64LE(BigInt(size), start + 32);
+  const areas = parseAreas(label, start + 40).end;
+  for (const [at, area] of metadataAreas.entries()) {
+    label.writeBigUInt64LE(BigInt(area.start), areas + at * 16);
+    label.writeBigUInt64LE(BigInt(area.size), areas + at * 16 + 8);
+  }
+  label.writeUInt32LE(lvmCrc(label.subarray(20)), 16);
+  return label;
+};
+
 /** A list that ends with a pair of zeros. */
 const parseAreas = (label: Buffer, from: number): { areas: ByteRange[]; end: number } => {
   const areas: ByteRange[] = [];

@@ -4,6 +4,7 @@ import { parseGroup, type VolumeGroup } from './group.ts';
 import {
   checkText,
   LABEL_BYTES,
+  type MdaHeader,
   type PvLabel,
   parseLabel,
   parseMdaHeader,
@@ -16,6 +17,10 @@ export interface ReadVolume {
   label: PvLabel;
   /** newest metadata that lies on it; null where it carries none, or belongs to no group */
   group: VolumeGroup | null;
+  /** the text that says so; empty where there is none */
+  text: string;
+  /** metadata areas that carry this newest text; fewer than the label names where one is damaged or set aside */
+  headers: MdaHeader[];
 }
 
 /**
@@ -27,26 +32,35 @@ export interface ReadVolume {
 export const readVolume = async (device: string, size: number): Promise<ReadVolume> => {
   const label = parseLabel(await readAt(device, 0, Math.min(LABEL_BYTES, size)));
   if (!label) throw new ImagingError('LAYOUT_UNSUPPORTED', `Cannot read ${device}: no LVM label`);
-  let newest: VolumeGroup | null = null;
+  let newest: ReadText | null = null;
+  let headers: MdaHeader[] = [];
   let failure: ImagingError | null = null;
   for (const area of label.metadataAreas) {
     try {
-      const group = await readGroup(device, size, area);
-      if (group && group.seqno > (newest?.seqno ?? -1)) newest = group;
+      const found = await readText(device, size, area);
+      if (!found) continue;
+      if (found.group.seqno > (newest?.group.seqno ?? -1)) [newest, headers] = [found, []];
+      if (found.text === newest?.text) headers.push(found.header);
     } catch (error) {
       if (!isImagingError(error)) throw error;
       failure = error;
     }
   }
   if (!newest && failure) throw failure;
-  return { label, group: newest };
+  return { label, group: newest?.group ?? null, text: newest?.text ?? '', headers };
 };
 
-const readGroup = async (
+interface ReadText {
+  header: MdaHeader;
+  text: string;
+  group: VolumeGroup;
+}
+
+const readText = async (
   device: string,
   size: number,
   area: { start: number; size: number },
-): Promise<VolumeGroup | null> => {
+): Promise<ReadText | null> => {
   if (area.size < 2 * SECTOR || area.start + area.size > size) {
     throw new ImagingError('LAYOUT_UNSUPPORTED', `Cannot read ${device}: its metadata lies outside`);
   }
@@ -56,5 +70,6 @@ const readGroup = async (
   for (const range of textRanges(header, header.text)) {
     pieces.push(await readAt(device, range.start, range.size));
   }
-  return parseGroup(checkText(Buffer.concat(pieces), header.text));
+  const text = checkText(Buffer.concat(pieces), header.text);
+  return { header, text, group: parseGroup(text) };
 };

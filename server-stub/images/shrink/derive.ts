@@ -198,6 +198,7 @@ const withContent = (place: ImagePartition, smaller: SmallerPartition | undefine
   return {
     ...place,
     filesystem: partition.filesystem,
+    contains: partition.contains,
     index: {
       ...{ name: `${name}.caibx`, size: index.length, sha256: hashBytes(index) },
       chunks: decodeCaibx(index).ids.length,

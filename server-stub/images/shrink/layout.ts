@@ -116,27 +116,24 @@ const workable = (disk: ImageDisk): ImageDisk => ({
 });
 
 /** Why a partition keeps its size, to go on with after its name; null where it can be made smaller. */
-export const whyNot = ({
-  method,
-  reason,
-  filesystem,
-  contains,
-  damaged,
-  role,
-}: ImagePartition): string | null => {
+export const whyNot = ({ method, reason, filesystem, damaged, role }: ImagePartition): string | null => {
   const type = filesystem?.type ?? '';
   if (method === 'recreate') return `is ${type}, which keeps its size`;
-  if (contains.length > 0) return 'holds volumes, which keep their size';
   if (method === 'raw') return `is kept whole${reason ? ` (${reason})` : ''}`;
   // where the holes are is told by their place, and places change
   if (damaged.length > 0) return 'has sectors that could not be read at capture';
   if (hasFixedSize(role)) return `is the ${role} partition, which keeps its size`;
-  const shrinker = shrinkerFor(type);
   const called = spoken[type] ?? type;
-  if (!shrinker) return `is ${called}, which cannot be made smaller`;
-  const obstacle = shrinker.obstacle();
-  if (obstacle !== null) return `is ${called}, ${obstacle}`;
-  return filesystem?.minimumBytes === null ? `is ${called}, and nobody can say how small it may be` : null;
+  // LVM is put together anew on the server, by nobody's tool
+  if (type !== 'LVM2_member') {
+    const shrinker = shrinkerFor(type);
+    if (!shrinker) return `is ${called}, which cannot be made smaller`;
+    const obstacle = shrinker.obstacle();
+    if (obstacle !== null) return `is ${called}, ${obstacle}`;
+  }
+  return filesystem?.minimumBytes === null
+    ? `is ${called}, and ${filesystem.minimumReason ?? 'nobody can say how small it may be'}`
+    : null;
 };
 
 const spoken: Record<string, string> = {
@@ -145,6 +142,8 @@ const spoken: Record<string, string> = {
   xfs: 'XFS',
   f2fs: 'F2FS',
   ntfs: 'NTFS',
+  LVM2_member: 'a physical volume of LVM',
+  crypto_LUKS: 'encrypted (LUKS)',
 };
 
 /** Partitions that keep their size, the largest first: they are what a refusal is about. */

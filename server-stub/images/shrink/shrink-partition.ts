@@ -1,17 +1,20 @@
 import { readFile, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImagingError } from '../../../agent/errors.ts';
+import { totalLength } from '../../../agent/filesystem/extents.ts';
 import { driverFor } from '../../../agent/filesystem/index.ts';
 import { shrinkerFor } from '../../../agent/filesystem/shrink.ts';
 import { decodeCaibx } from '../../../agent/image/caibx.ts';
 import { captureRange } from '../../../agent/image/capture.ts';
 import type { ChunkSink } from '../../../agent/image/chunk-store.ts';
+import type { Extent } from '../../../agent/image/extent.ts';
 import { chunkUsage } from '../../../agent/image/grid.ts';
 import type { LocalStore } from '../../../agent/image/local-store.ts';
 import type { ChunkPool } from '../../../agent/image/pool.ts';
 import { decodeMap } from '../../../agent/image/used-map.ts';
-import type { ImagePartition } from '../../../agent/protocol/index.ts';
+import type { ContainedVolume, ImagePartition } from '../../../agent/protocol/index.ts';
 import { extractPartition } from './extract.ts';
+import { shrinkGroup } from './shrink-group.ts';
 
 export interface ShrinkPartitionOptions {
   partition: ImagePartition;
@@ -35,6 +38,26 @@ export interface SmallerPartition {
   map: Uint8Array;
 }
 
+/** A partition put together in the scratch space. */
+export interface Content {
+  partition: ImagePartition;
+  /** bytes that it is to have */
+  size: number;
+  file: string;
+  /** what is used of it */
+  extents: readonly Extent[];
+  onStep: (text: string) => void;
+  signal: AbortSignal;
+}
+
+/** What the file holds once it is smaller. */
+export interface Made {
+  extents: Extent[];
+  minimumBytes: number | null;
+  /** the volumes inside, where there are any */
+  contains?: ContainedVolume[];
+}
+
 /** zstd level of the few chunks that change */
 const LEVEL = 3;
 const MIB = 1024 * 1024;
@@ -44,40 +67,48 @@ const MARGIN = 64 * MIB;
 /** Content and index of a partition made smaller. The manifest's facts of files are for the caller to fill in. */
 export const shrinkPartition = async (options: ShrinkPartitionOptions): Promise<SmallerPartition> => {
   const { partition, size, chunkSize, scratch, store, sink, pool, onStep, onProgress, signal } = options;
-  const { name, filesystem } = partition;
-  const type = filesystem?.type ?? '';
-  const [shrinker, driver] = [shrinkerFor(type), driverFor(type)];
-  if (!filesystem || !shrinker || !driver) {
-    throw new ImagingError('INTERNAL', `Cannot shrink ${name}: no tool for ${type || 'what it holds'}`);
-  }
+  const { name } = partition;
   const file = join(scratch, `${name}.img`);
   onStep(`${name}: reading from the store`);
   const { index: before, map } = await contentOf(options);
   await extractPartition({ store, pool, index: before, map, file, onProgress, signal });
+  const { extents } = decodeMap(map);
+  const made = await makeSmaller({ partition, size, file, extents, onStep, signal });
+
+  onStep(`${name}: storing what changed`);
+  const captured = await captureRange({
+    ...{ device: file, start: 0, size, extents: made.extents, chunkSize, level: LEVEL, sink, pool },
+    ...{ onProgress, signal },
+  });
+  await truncate(file, 0);
+  return { partition: made.partition, index: captured.index, map: captured.map };
+};
+
+const makeSmaller = async (content: Content): Promise<{ partition: ImagePartition; extents: Extent[] }> => {
+  const { partition, size } = content;
+  const { filesystem } = partition;
+  if (!filesystem) {
+    throw new ImagingError('INTERNAL', `Cannot shrink ${partition.name}: it holds no filesystem`);
+  }
+  const group = filesystem.type === 'LVM2_member';
+  const made = group ? await shrinkGroup(content) : await shrinkFilesystem(content, filesystem.type);
+  const { minimumBytes, extents } = made;
+  const facts = { ...filesystem, minimumBytes, usedBytes: totalLength(extents) };
+  const contains = made.contains ?? partition.contains;
+  return { partition: { ...partition, size, filesystem: facts, contains }, extents };
+};
+
+const shrinkFilesystem = async (
+  { partition: { name }, file, size, onStep, signal }: Content,
+  type: string,
+): Promise<Made> => {
+  const [shrinker, driver] = [shrinkerFor(type), driverFor(type)];
+  if (!shrinker || !driver) throw new ImagingError('INTERNAL', `Cannot shrink ${name}: no tool for ${type}`);
   await shrinker.shrink(file, size, { signal, onStep: (text) => onStep(`${name} (${type}): ${text}`) });
   await truncate(file, size);
   // as a capture would look at it: its own check, then its map
   await driver.check(file, signal);
-  const { extents, minimumBytes } = await driver.usage(file, size, signal);
-
-  onStep(`${name}: storing what changed`);
-  const captured = await captureRange({
-    ...{ device: file, start: 0, size, extents, chunkSize, level: LEVEL, sink, pool, onProgress, signal },
-  });
-  await truncate(file, 0);
-  return {
-    partition: {
-      ...partition,
-      size,
-      filesystem: {
-        ...filesystem,
-        minimumBytes,
-        usedBytes: extents.reduce((sum, { length }) => sum + length, 0),
-      },
-    },
-    index: captured.index,
-    map: captured.map,
-  };
+  return await driver.usage(file, size, signal);
 };
 
 /** Bytes that the work on this partition reads and writes through the engine, about; for a progress bar. */
@@ -89,7 +120,10 @@ export const spaceOf = async (
   options: Pick<ShrinkPartitionOptions, 'partition' | 'size' | 'chunkSize' | 'from'>,
 ): Promise<{ scratch: number; stored: number }> => {
   const { used, beyond } = await usageOf(options, options.size);
-  return { scratch: used + beyond + MARGIN, stored: beyond + MARGIN };
+  // a volume group is put together anew beside the old one; its extents are moved by multiples of their size, so
+  // with lvm2's own sizes chunks stay the same
+  const copies = options.partition.filesystem?.type === 'LVM2_member' ? 2 : 1;
+  return { scratch: copies * used + beyond + MARGIN, stored: beyond + MARGIN };
 };
 
 /** Plain bytes of the used chunks, and of what lies beyond `size` and has to move. */

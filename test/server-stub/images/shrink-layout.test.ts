@@ -97,6 +97,17 @@ test('every kind that keeps its size says why', (t) => {
     'is NTFS, and nobody can say how small it may be',
     'a full volume',
   );
+  t.is(why('LVM2_member'), null);
+  const group = (facts: object) =>
+    whyNot(
+      partition(1, 'x', GIB, null, { filesystem: { type: 'LVM2_member', minimumBytes: null, ...facts } }),
+    );
+  t.is(group({}), 'is a physical volume of LVM, and nobody can say how small it may be', 'an older capture');
+  t.is(
+    group({ minimumReason: 'its volume group vg has 2 physical volumes' }),
+    'is a physical volume of LVM, and its volume group vg has 2 physical volumes',
+  );
+  t.is(why('crypto_LUKS'), 'is encrypted (LUKS), which cannot be made smaller');
 });
 
 test('btrfs needs a server that runs as root, and says so', (t) => {
