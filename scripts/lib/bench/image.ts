@@ -1,12 +1,13 @@
 import { copyFile, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Captured, captureRange } from '../../../agent/image/capture.ts';
-import type { ChunkSource } from '../../../agent/image/chunk-store.ts';
+import type { ChunkSink, ChunkSource } from '../../../agent/image/chunk-store.ts';
 import { deployRange } from '../../../agent/image/deploy.ts';
 import { chunkSizeFor } from '../../../agent/image/grid.ts';
 import { openLocalStore } from '../../../agent/image/local-store.ts';
 import { createPool } from '../../../agent/image/pool.ts';
 import { run } from '../../../agent/process/run.ts';
+import { withServer } from './http.ts';
 import { attach, detach, editFiles, fillFilesystem, fillNtfs, mounted, sparseFile } from './image-disk.ts';
 import { type BenchFilesystem, peerCapture, peerCasync, peerDeploy, timed, timedPeer } from './peer.ts';
 import { pairedRow, type Row, soloRow } from './report.ts';
@@ -36,6 +37,7 @@ interface Bench {
 export const benchImage = async ({ size, runs }: Options): Promise<Row[]> => [
   ...(await onDisks('ext4', size, runs, async (bench) => [
     ...(await captureRows(bench, runs)),
+    ...(await captureHttpRows(bench, runs)),
     ...(await againRows(bench, size, runs)),
     ...(await deployRows(bench, runs)),
     ...(await deployAgainRows(bench, size, runs)),
@@ -114,6 +116,24 @@ const captureRows = async (bench: Bench, runs: number): Promise<Row[]> => {
       sizes.map(({ ours }) => ({ ours, peer: casync.bytes })),
     ),
   ];
+};
+
+/** The same through the server, which decompresses and checks every chunk on the same cores. */
+const captureHttpRows = async (bench: Bench, runs: number): Promise<Row[]> => {
+  const { filesystem, folder, source } = bench;
+  const file = join(folder, 'peer.zst');
+  const pairs: { ours: number; peer: number }[] = [];
+  for (let turn = 0; turn < runs; turn += 1) {
+    await cold(source);
+    const ours = await withServer(folder, (sink) => timed(() => capture(bench, sink)));
+    const peer = await timedPeer(
+      () => cold(source),
+      async (refresh) => void (await peerCapture(filesystem, source, file, LEVEL, refresh)),
+    );
+    pairs.push({ ours, peer });
+    console.log(`  capture over HTTP ${ours.toFixed(2)} s, partclone | zstdmt ${peer.toFixed(2)} s`);
+  }
+  return [pairedRow('capture.first.http', 's', pairs)];
 };
 
 /** After 1 % of the bytes changed; the stores of captureRows are still there. */
@@ -208,12 +228,15 @@ const deployAgainRows = async (bench: Bench, dataMib: number, runs: number): Pro
   return [pairedRow('deploy.again', 's', again), soloRow('deploy.again.bytes', 'of image', [wire / whole])];
 };
 
-/** as a task does it: map, threads, chunks, index, everything durable at the end */
-const capture = async ({ filesystem, folder, size, source }: Bench): Promise<Captured> => {
+/** as a task does it: map, threads, chunks, index, everything durable at the end; into a local store by default */
+const capture = async (
+  { filesystem, folder, size, source }: Bench,
+  remote?: ChunkSink,
+): Promise<Captured> => {
   const pool = createPool();
   try {
     const extents = await extentsFromMap(filesystem, source, folder);
-    const sink = openLocalStore(join(folder, 'chunks'), pool, { verify: false });
+    const sink = remote ?? openLocalStore(join(folder, 'chunks'), pool, { verify: false });
     return await captureRange({
       device: source,
       start: 0,
