@@ -1,9 +1,11 @@
 import { constants } from 'node:fs';
 import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { hasCode, ImagingError, isErrno } from '../errors.ts';
+import { isAlive, MARK, ownMark } from '../process/owner.ts';
 import { run } from '../process/run.ts';
 import { flushDevice } from './device-io.ts';
 import { type Disk, type ListDisksOptions, listDisks } from './disk.ts';
+import { findLeftovers } from './leftovers.ts';
 import { lockDisk } from './lock.ts';
 import { detachLoops } from './loop-nodes.ts';
 import { normalizeWwn } from './select.ts';
@@ -48,14 +50,14 @@ export const claimDisk = async (disk: Disk, options: ClaimOptions = {}): Promise
   const lock = await lockDisk(now.path);
   const giveBack = async (): Promise<void> => {
     try {
-      await mark(now.path, false);
+      await rm(noteOf(now.path), { force: true });
       await setFlag(now.path, 'ro');
     } finally {
       await lock.unlock();
     }
   };
   try {
-    await mark(now.path, true);
+    await note(now);
     await setFlag(now.path, 'rw');
   } catch (error) {
     await giveBack();
@@ -137,8 +139,10 @@ const assertUnused = async (disk: Disk): Promise<void> => {
   // mounts of other namespaces, device-mapper, RAID: the kernel itself knows best
   if (users.length === 0 && !(await opensAlone(disk.path))) users.push('held by the kernel');
   if (users.length === 0) return;
-  throw new ImagingError('DISK_IN_USE', `Cannot claim ${disk.path}: ${users.join(', ')}`, {
-    details: { path: disk.path, users },
+  const left = (await findLeftovers()).map(({ name }) => name);
+  const why = left.length > 0 ? `; an agent that was killed left ${left.join(', ')}` : '';
+  throw new ImagingError('DISK_IN_USE', `Cannot claim ${disk.path}: ${users.join(', ')}${why}`, {
+    details: { path: disk.path, users, left },
   });
 };
 
@@ -156,11 +160,33 @@ const opensAlone = async (path: string): Promise<boolean> => {
 /** The udev rule of the initramfs leaves partitions alone that appear on a disk marked here. */
 const CLAIMS = '/run/fog/claims';
 
-const mark = async (path: string, claimed: boolean): Promise<void> => {
-  const file = `${CLAIMS}/${kernelNameOf(path).replaceAll('/', '!')}`;
-  if (!claimed) return await rm(file, { force: true });
+/**
+ * Disks that an agent had claimed when it was killed are read-only again: nobody has a right to write to them.
+ * Resolves with their names.
+ */
+export const giveBackAbandoned = async (): Promise<string[]> => {
+  const given: string[] = [];
+  for (const name of await listNames(CLAIMS)) {
+    const noted = (await readAttribute(CLAIMS, name)) ?? '';
+    const [, owner, sequence] = new RegExp(`^(${MARK}) (\\d+|none)$`).exec(noted) ?? [];
+    // no mark: a person's, who wants the disk writable
+    if (owner === undefined || (await isAlive(owner))) continue;
+    const path = `/dev/${name.replaceAll('!', '/')}`;
+    await rm(noteOf(path), { force: true });
+    // unplugged since, and another one came
+    if (((await readAttribute(sysfsOf(name), 'diskseq')) ?? 'none') !== sequence) continue;
+    await flushDevice(path);
+    await setFlag(path, 'ro');
+    given.push(path);
+  }
+  return given;
+};
+
+const noteOf = (path: string): string => `${CLAIMS}/${kernelNameOf(path).replaceAll('/', '!')}`;
+
+const note = async ({ path, sequence }: Disk): Promise<void> => {
   await mkdir(CLAIMS, { recursive: true });
-  await writeFile(file, `${process.pid}\n`);
+  await writeFile(noteOf(path), `${ownMark()} ${sequence ?? 'none'}\n`);
 };
 
 /** Set disk and partitions writable or read-only, and see in sysfs that they are. */

@@ -1,3 +1,4 @@
+import { ownMark } from '../process/owner.ts';
 import { run } from '../process/run.ts';
 
 export interface MappedDevice extends AsyncDisposable {
@@ -12,8 +13,8 @@ export interface MapOptions {
 
 let made = 0;
 
-/** A name for a mapping of ours: no volume group of a disk that we look at can have it. */
-export const mappingName = (): string => `fog-${process.pid}-${++made}`;
+/** A name for a mapping of ours, with its owner: no volume group of a disk that we look at can have it. */
+export const mappingName = (): string => `fog-${ownMark()}-${++made}`;
 
 /**
  * A device-mapper device of one table (Documentation/admin-guide/device-mapper). Disposing removes it.

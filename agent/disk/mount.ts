@@ -1,8 +1,7 @@
-import { mkdtemp, rmdir } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { rmdir } from 'node:fs/promises';
 import { setTimeout } from 'node:timers/promises';
 import { hasCode, ImagingError } from '../errors.ts';
+import { ownFolder } from '../process/owner.ts';
 import { run } from '../process/run.ts';
 
 export interface Mount extends AsyncDisposable {
@@ -49,7 +48,7 @@ export const mountReadOnly = async (
 
 /** A mount at a folder of its own, which goes with it. `mount` does the mounting. */
 export const mountWith = async (mount: (path: string) => Promise<void>): Promise<Mount> => {
-  const path = await mkdtemp(join(tmpdir(), 'mount-'));
+  const path = await ownFolder('mount');
   try {
     await mount(path);
   } catch (error) {
@@ -65,8 +64,12 @@ export const mountWith = async (mount: (path: string) => Promise<void>): Promise
   };
 };
 
-/** "target is busy" passes: a process that is just being started holds our open files until its exec. */
-const unmount = async (path: string): Promise<void> => {
+/**
+ * "target is busy" passes: a process that is just being started holds our open files until its exec.
+ *
+ * @throws ImagingError TOOL_FAILED: it stays busy
+ */
+export const unmount = async (path: string): Promise<void> => {
   for (let attempt = 1; ; attempt += 1) {
     try {
       await run('umount', [path], { timeoutMs: UNMOUNT_MS });

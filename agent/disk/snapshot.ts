@@ -1,10 +1,10 @@
-import { mkdtemp, open, readFile, rmdir } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { open, readFile, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImagingError } from '../errors.ts';
+import { ownFolder } from '../process/owner.ts';
 import { run } from '../process/run.ts';
 import { mapDevice, mappingStatus } from './device-mapper.ts';
-import { detachLoop } from './loop-nodes.ts';
+import { detachLoop, setUpLoop } from './loop-nodes.ts';
 
 /** A writable view of a device: what is written goes to memory, the device itself is only read. */
 export interface Snapshot extends AsyncDisposable {
@@ -41,17 +41,15 @@ export const snapshotInMemory = async (
     throw new ImagingError('TOOL_FAILED', `Cannot make a snapshot of ${origin}: too little memory is free`);
   }
   await using making = new AsyncDisposableStack();
-  const folder = await mkdtemp(join(tmpdir(), 'snapshot-'));
+  const folder = await ownFolder('snapshot');
   making.defer(async () => await rmdir(folder));
   await run('mount', ['-t', 'tmpfs', '-o', `size=${limit + LEAST},mode=0700`, 'tmpfs', folder]);
   making.defer(async () => void (await run('umount', [folder])));
   const file = join(folder, 'changes');
   await using handle = await open(file, 'w');
   await handle.truncate(limit);
-  const store = (await run('losetup', ['--find', '--show', file])).stdout.trim();
+  const store = await setUpLoop(file, { writable: true });
   making.defer(async () => await detachLoop(store));
-  // a number that was read-only in its former life stays so
-  await run('blockdev', ['--setrw', store]);
   const { stdout } = await run('blockdev', ['--getsize64', origin]);
   const sectors = Number(stdout.trim()) / SECTOR;
   const table = `0 ${sectors} snapshot ${origin} ${store} N ${CHUNK_SECTORS}`;

@@ -1,8 +1,8 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImagingError } from '../errors.ts';
 import type { Extent } from '../image/extent.ts';
+import { ownFolder } from '../process/owner.ts';
 import { run } from '../process/run.ts';
 import { totalLength } from './extents.ts';
 
@@ -36,7 +36,7 @@ export const partcloneMap = async (
   signal: AbortSignal,
   { countsMore = false }: { countsMore?: boolean } = {},
 ): Promise<PartcloneMap> => {
-  const folder = await mkdtemp(join(tmpdir(), 'partclone-'));
+  const folder = await ownFolder('partclone');
   try {
     // partclone ends when its progress thread wakes: after 2 s, with -f 1 after one; with 0 it spins for the moment a map takes
     const args = ['-D', '-s', device, '-o', '-', '-L', join(folder, 'log'), '-f', '0', '-q'];

@@ -1,7 +1,7 @@
-import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { open, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImagingError, isImagingError } from '../errors.ts';
+import { ownFolder } from '../process/owner.ts';
 import { run } from '../process/run.ts';
 import { type Changes, MAX_FILE, noChanges, sha256Of } from './change.ts';
 import {
@@ -69,7 +69,7 @@ interface Renamed {
  * @throws ImagingError OPTION_REFUSED (changes wait in its log; no such keys), TOOL_FAILED
  */
 export const renameInHive = async (hive: Buffer, hostname: string, signal: AbortSignal): Promise<Renamed> => {
-  const folder = await mkdtemp(join(tmpdir(), 'hive-'));
+  const folder = await ownFolder('hive');
   try {
     const path = join(folder, 'SYSTEM');
     await writeFile(path, hive);

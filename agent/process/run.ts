@@ -2,6 +2,7 @@ import { channel } from 'node:diagnostics_channel';
 import { execa } from 'execa';
 import { ImagingError } from '../errors.ts';
 import { watchGroup } from './group.ts';
+import { OWNER_VARIABLE, ownMark } from './owner.ts';
 
 export interface RunOptions {
   /** sent to the tool's standard input */
@@ -57,7 +58,7 @@ export const run = async (
   if (options.signal?.aborted) throw cancelled(tool, options.signal);
   const started = performance.now();
   const subprocess = execa(tool, args, {
-    env: { ...passedOn(), ...options.env, LC_ALL: 'C' },
+    env: { ...passedOn(), ...options.env, LC_ALL: 'C', [OWNER_VARIABLE]: ownMark() },
     extendEnv: false,
     reject: false,
     // a process group of its own, which ends as a whole: what a tool started holds its output open otherwise

@@ -2,6 +2,7 @@ import type { LogUploader } from '../client/log-uploader.ts';
 import { startReporter } from '../client/reporter.ts';
 import type { TaskServer } from '../client/task-server.ts';
 import type { Config } from '../config.ts';
+import { takeDownLeftovers } from '../disk/take-down.ts';
 import { hasCode, type ImagingError, toImagingError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { createMeter, type Meter } from '../progress/meter.ts';
@@ -95,7 +96,12 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
     },
   };
 
-  const ended = await settle(() => handler(task, context), cancelling.signal);
+  const work = async (): Promise<HandlerResult> => {
+    await takeDownLeftovers(log);
+    signal.throwIfAborted();
+    return await handler(task, context);
+  };
+  const ended = await settle(work, cancelling.signal);
   await reporter.stop();
   if (ended.error && hasCode(ended.error, 'LEASE_LOST')) throw ended.error;
 

@@ -1,18 +1,24 @@
 // Runs inside the initramfs in place of the agent: what needs device-mapper. Prints facts as JSON lines;
 // volumes.test.ts says what they must be.
+import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
 import { mkdtemp, open, readdir, readFile, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline/promises';
 import { claimDisk } from '../../agent/disk/claim.ts';
 import { type Disk, listDisks } from '../../agent/disk/disk.ts';
+import { findLeftovers } from '../../agent/disk/leftovers.ts';
 import { addPartitions, flushDevice } from '../../agent/disk/partition-nodes.ts';
 import { snapshotInMemory } from '../../agent/disk/snapshot.ts';
 import { readTable, writeTable } from '../../agent/disk/table.ts';
+import { takeDownLeftovers } from '../../agent/disk/take-down.ts';
 import { ImagingError, toImagingError } from '../../agent/errors.ts';
 import { totalLength } from '../../agent/filesystem/extents.ts';
 import type { Extent } from '../../agent/image/extent.ts';
+import { createLog } from '../../agent/log.ts';
 import { power } from '../../agent/machine/power.ts';
 import { run } from '../../agent/process/run.ts';
 import type { Plan } from '../../agent/protocol/index.ts';
@@ -314,6 +320,29 @@ const copyEncrypted = async () => {
   return { looks: looks.map(summary), results, clear: Number(stdout.trim()) };
 };
 
+/** An agent that is killed in the middle of a capture, and the task after it. */
+const killed = async () => {
+  const paths = [volumes[1]?.device ?? '', diskOf('LUK2').path];
+  const program = join(import.meta.dirname, 'killed.mjs');
+  const child = spawn(process.execPath, [program, ...paths], { stdio: ['pipe', 'pipe', 'inherit'] });
+  child.stdin.end(KEY);
+  const ended = once(child, 'exit');
+  await Promise.race([once(createInterface({ input: child.stdout }), 'line'), ended]);
+  const alive = (await findLeftovers()).length;
+  child.kill('SIGKILL');
+  await ended;
+  const left = (await findLeftovers()).map(({ kind }) => kind);
+  const lines: string[] = [];
+  const claim = async () => await (await claimDisk(diskOf('LUK2'))).release();
+  const refusal = await claim().catch((error: Error) => error.message);
+  await takeDownLeftovers(createLog({ toConsole: (line) => lines.push(line) }));
+  const after = await leftovers();
+  await using held = new AsyncDisposableStack();
+  const looks = await look([...volumes.slice(1, 2), ...encrypted], held, { keys: [KEY] });
+  await claim();
+  return { alive, left, refusal, lines, after, methods: looks.map(({ method }) => method) };
+};
+
 await fact('deploy', deploy);
 await fact('after deploy', leftovers);
 await fact('replay xfs', async () => await replay(2));
@@ -359,6 +388,7 @@ await fact('wrong key', async () => {
 });
 await fact('with key', copyEncrypted);
 await fact('encrypted hashes', async () => await Promise.all(encrypted.map(({ device }) => hashOf(device))));
+await fact('killed', killed);
 await fact('after all', leftovers);
 await fact('key seen', async () => ({ keySeen, looked }));
 clearInterval(watcher);

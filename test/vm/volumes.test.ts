@@ -22,7 +22,11 @@ const files: Record<string, string> = {};
 test.before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'vm-volumes-'));
   const out = join(PROJECT, 'out/test/volumes-guest');
-  await buildInitramfs({ out, entries: { main: join(import.meta.dirname, 'volumes-guest.ts') } });
+  const entries = {
+    main: join(import.meta.dirname, 'volumes-guest.ts'),
+    killed: join(import.meta.dirname, 'volumes-killed.ts'),
+  };
+  await buildInitramfs({ out, entries });
   for (const [name, size] of Object.entries({ DST: 1400, DST2: 160, LUK2: 96, LUK1: 80 })) {
     files[name] = join(folder, name);
     await writeFile(files[name], '');
@@ -155,6 +159,19 @@ test('a key is on no command line and in no environment', (t) => {
   const { keySeen, looked } = facts.get('key seen');
   t.is(keySeen, 0);
   t.true(looked > 200);
+});
+
+test('an agent is killed in the middle of a capture: the next task takes down what it left, and looks again', (t) => {
+  const { alive, left, refusal, lines, after, methods, error, message } = facts.get('killed');
+  t.is(error, undefined, message);
+  t.is(alive, 0, 'while it runs, what it works with is its own');
+  t.deepEqual(left.slice(0, 2), ['mount', 'mount']);
+  t.deepEqual(left.slice(-2), ['memory', 'memory']);
+  t.deepEqual(left.slice(2, -2).toSorted(), ['loop', 'loop', 'loop', 'mapping', 'mapping', 'mapping']);
+  t.regex(refusal, /an agent that was killed left .*\/mount-.*fog-.*\/dev\/loop/);
+  t.is(lines.filter((line: string) => line.includes('taken down')).length, left.length + 4, lines.join('\n'));
+  t.is(after, '');
+  t.deepEqual(methods, ['used', 'used', 'used']);
 });
 
 test('nothing stays behind, after success, failure and cancel', (t) => {

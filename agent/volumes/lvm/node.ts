@@ -1,6 +1,6 @@
 import { flushDevice } from '../../disk/device-io.ts';
 import { mapDevice } from '../../disk/device-mapper.ts';
-import { detachLoop } from '../../disk/loop-nodes.ts';
+import { detachLoop, setUpLoop } from '../../disk/loop-nodes.ts';
 import { run } from '../../process/run.ts';
 import type { LinearRun } from './group.ts';
 
@@ -40,12 +40,8 @@ const openLoop = async (
   { writable, signal }: NodeOptions,
 ): Promise<VolumeNode> => {
   const sectorSize = (await run('blockdev', ['--getss', device], { signal })).stdout.trim();
-  const range = ['--offset', String(offset), '--sizelimit', String(length), '--sector-size', sectorSize];
-  // short, and not cancelled in the middle: the device would stay
-  const args = ['--find', '--show', ...(writable ? [] : ['--read-only']), ...range, device];
-  const path = (await run('losetup', args)).stdout.trim();
-  // the flag stays with the number: its former user may have wanted it read-only
-  if (writable) await run('blockdev', ['--setrw', path]);
+  const range = { start: offset, size: length };
+  const path = await setUpLoop(device, { range, sectorSize: Number(sectorSize), writable });
   return {
     path,
     [Symbol.asyncDispose]: async () => {
