@@ -23,7 +23,7 @@ const TAIL_BYTES = 40;
 const MIN_CHUNK = 4096;
 const MAX_CHUNK = 16 * 1024 * 1024;
 /** 16 TiB in chunks of 1 MiB; 640 MiB of index, a limit and not a plan */
-const MAX_CHUNKS = 16 * 1024 * 1024;
+export const MAX_CHUNKS = 16 * 1024 * 1024;
 
 /**
  * Write an index as casync's `.caibx`: minimum, average and maximum chunk size equal, ids are SHA-256 (the

@@ -1,13 +1,11 @@
 import { createPublicKey, hash, type KeyObject, sign, verify } from 'node:crypto';
 import { layoutProblem } from '../disk/layout-check.ts';
 import { ImagingError } from '../errors.ts';
-import {
-  type ImageDisk,
-  type ImagePartition,
-  type Manifest,
-  manifestSchema,
-  type SignedManifest,
-} from '../protocol/manifest.ts';
+import { type ImageDisk, type Manifest, manifestSchema, type SignedManifest } from '../protocol/manifest.ts';
+import { partitionProblem } from './partition-check.ts';
+
+const MAX_BOOT_AREA = 1024 * 1024;
+const LARGEST_SECTOR = 4096;
 
 /**
  * A manifest as the bytes of manifest.json: members in the order of the schema, two spaces, a newline at the
@@ -66,7 +64,8 @@ const parseJson = (text: string): unknown => {
 
 /**
  * Schema, then what a schema cannot say: partitions within their disk and apart from each other, names and
- * numbers once, files named after their partition, chunk counts that follow from the sizes.
+ * numbers once, files named after their partition, chunk counts that follow from the sizes, damage inside what it
+ * damages, volumes that a partition can hold.
  *
  * @throws ImagingError IMAGE_INVALID
  */
@@ -78,9 +77,15 @@ export const parseManifest = (value: unknown): Manifest => {
       issues: error.issues.slice(0, 10),
     });
   }
+  const { version, derivedFrom, chunkSize } = data;
+  if (derivedFrom !== null && derivedFrom >= version) {
+    throw invalid(`version ${version} is said to be made from version ${derivedFrom}`);
+  }
+  // what is written past the cache begins and ends at sectors, whatever the disk's are
+  if (chunkSize % LARGEST_SECTOR !== 0) throw invalid(`chunks of ${chunkSize} bytes`);
   for (const [number, disk] of data.disks.entries()) {
     if (disk.name !== `d${number + 1}`) throw invalid(`disk ${number + 1} is called ${disk.name}`);
-    checkDisk(disk, data.chunkSize);
+    checkDisk(disk, chunkSize);
   }
   return data;
 };
@@ -89,26 +94,14 @@ const checkDisk = (disk: ImageDisk, chunkSize: number): void => {
   const { name, partitions, bootArea } = disk;
   if (bootArea && bootArea.name !== `${name}.boot`)
     throw invalid(`the boot area of ${name} is ${bootArea.name}`);
+  if (bootArea && bootArea.size > MAX_BOOT_AREA)
+    throw invalid(`the boot area of ${name} has ${bootArea.size} bytes`);
   const problem = layoutProblem(disk);
   if (problem) throw invalid(`${name}: ${problem}`);
-  for (const partition of partitions) checkPartition(partition, name, chunkSize);
-};
-
-const checkPartition = (partition: ImagePartition, disk: string, chunkSize: number): void => {
-  const { name, number, method, index, map, size } = partition;
-  const expected = disk === 'd1' ? `p${number}` : `${disk}p${number}`;
-  if (name !== expected) throw invalid(`partition ${number} of ${disk} is called ${name}`);
-  if (method === 'recreate') {
-    if (index || map) throw invalid(`${name} is made anew, and yet has files`);
-    if (!partition.filesystem) throw invalid(`${name} is made anew, and nothing says as what`);
-    return;
+  for (const partition of partitions) {
+    const wrong = partitionProblem(partition, name, chunkSize);
+    if (wrong) throw invalid(wrong);
   }
-  if (!index || !map) throw invalid(`${name} has no index or no map`);
-  if (index.name !== `${name}.caibx` || map.name !== `${name}.map`) {
-    throw invalid(`the files of ${name} are called ${index.name} and ${map.name}`);
-  }
-  const chunks = Math.ceil(size / chunkSize);
-  if (index.chunks !== chunks) throw invalid(`${name} has ${index.chunks} chunks, its size makes ${chunks}`);
 };
 
 const sortedByKey = (record: Record<string, string>): Record<string, string> =>

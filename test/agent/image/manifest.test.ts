@@ -126,6 +126,34 @@ test('the signature is checked before anything is parsed', (t) => {
   t.throws(() => verifyManifest(signed, trusted), { code: 'IMAGE_INVALID' });
 });
 
+const range = (start: number, size: number) => ({ start, size });
+const damagedAt = (...places: [number, number][]): Manifest =>
+  changed((disk) => (first(disk).damaged = places.map(([start, size]) => range(start, size))));
+const anew = { method: 'recreate', index: null, map: null } as const;
+
+type Volume = Manifest['disks'][0]['partitions'][0]['contains'][0];
+const volume = (more: Partial<Volume> = {}): Volume => ({
+  ...{ kind: 'lvm', name: 'vg/root', uuid: 'one', size: 4 * MIB, role: 'os' },
+  ...{ filesystem: null, method: 'used', reason: '' },
+  ...more,
+});
+const luks = (more: Partial<Volume> = {}): Volume => volume({ kind: 'luks', name: 'one', ...more });
+const holding = (contains: Volume[], type = 'LVM2_member'): Manifest =>
+  changed((disk) => {
+    Object.assign(first(disk), { contains });
+    Object.assign(first(disk).filesystem ?? {}, { type });
+  });
+
+test('damage and volumes that can be are taken', (t) => {
+  for (const good of [
+    damagedAt([0, 512], [512, 1024], [10 * MIB - 512, 512]),
+    holding([volume(), volume({ name: 'vg/a+b_c.d-e', uuid: 'two', size: 400 * MIB })]),
+    holding([luks(), volume({ uuid: 'two' })], 'crypto_LUKS'),
+  ]) {
+    t.deepEqual(JSON.parse(manifestText(good)), good);
+  }
+});
+
 const contradictions: [string, Manifest][] = [
   ['a partition that ends outside its disk', changed((disk) => (disk.size = 20 * MIB))],
   ['partitions that overlap', changed((disk) => (first(disk).size += 512))],
@@ -144,6 +172,25 @@ const contradictions: [string, Manifest][] = [
   ['a partition off the sectors', changed((disk) => (first(disk).size -= 1))],
   ['an unknown member', changed((_, whole) => Object.assign(whole, { extra: 1 }))],
   ['a disk out of order', changed((disk) => (disk.name = 'd2'))],
+  ['damage beyond the partition', damagedAt([9 * MIB, 2 * MIB])],
+  ['damage off the sectors', damagedAt([100, 512])],
+  ['damage of nothing', damagedAt([512, 0])],
+  ['damage that overlaps', damagedAt([0, 1024], [512, 512])],
+  ['damage out of order', damagedAt([4096, 512], [0, 512])],
+  [
+    'damage of what is made anew',
+    changed((disk) => Object.assign(first(disk), { ...anew, damaged: [range(0, 512)] })),
+  ],
+  ['a volume in a plain filesystem', changed((disk) => first(disk).contains.push(volume()))],
+  ['a volume whose name is an option', holding([volume({ name: '-y/root' })])],
+  ['a volume twice', holding([volume(), volume({ name: 'vg/other' })])],
+  ['a volume without size', holding([volume({ size: 0 })])],
+  ['a volume that is made anew', holding([volume({ method: 'recreate' })])],
+  ['LUKS that holds more than itself', holding([luks({ size: 10 * MIB })], 'crypto_LUKS')],
+  ['LUKS without its clear side', holding([volume()], 'crypto_LUKS')],
+  ['a boot area of any size', changed((disk) => Object.assign(disk.bootArea ?? {}, { size: MIB + 1 }))],
+  ['a version made from itself', changed((_, whole) => (whole.derivedFrom = 3))],
+  ['chunks off the sectors', changed((_, whole) => (whole.chunkSize = 65_537))],
   ['a path for a file name', changed((disk) => Object.assign(first(disk).map ?? {}, { name: '../p1.map' }))],
 ];
 for (const [what, contradictory] of contradictions) {
