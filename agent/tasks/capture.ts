@@ -38,7 +38,7 @@ export const capture: Handler<'capture'> = async (task, context) => {
     { taskId: task.id, attempt: task.attempt, image, estimateBytes: usedBytes(contents) },
     signal,
   );
-  const { files, disks, stats } = await transfer({
+  const { files, disks } = await transfer({
     sources,
     chunkSize,
     level,
@@ -62,13 +62,12 @@ export const capture: Handler<'capture'> = async (task, context) => {
     tools: await toolVersions(signal),
   };
   const published = await server.publish(upload.uploadId, manifest, signal);
+  context.showImage({ name: image, version: published.version });
   await proveVersion(published, manifest, context);
   for (const source of sources) await proveUntouched(source, context);
   const from = chosen.map(({ path, serial }) => `${path} (serial ${serial ?? 'none'})`).join(' and ');
   return {
     summary: `${image} version ${published.version}: ${contents.length} partitions of ${from}${damageSummary(disks.flatMap(({ partitions }) => partitions))}`,
-    image: { name: image, version: published.version },
-    stats,
   };
 };
 
@@ -151,9 +150,10 @@ const transfer = async (options: TransferOptions) => {
       disks.push(await imageDiskOf(source, partitions, files));
     }
   } finally {
+    context.showStats(tally.total());
     await pool.close();
   }
-  return { files, disks, stats: tally.total() };
+  return { files, disks };
 };
 
 const withFiles = (

@@ -24,6 +24,10 @@ export interface TaskContext {
   showPlan(plan: unknown): void;
   /** the disk chosen, likewise */
   showDisk(disk: NonNullable<TaskResult['disk']>): void;
+  /** what the transfer moved, as soon as it has ended, well or not: likewise */
+  showStats(stats: NonNullable<TaskResult['stats']>): void;
+  /** the version that was published, or whose data is on the disk: likewise */
+  showImage(image: NonNullable<TaskResult['image']>): void;
 }
 
 export interface Step {
@@ -33,9 +37,8 @@ export interface Step {
   watch(busy: () => Pick<Required<Progress>, 'busy' | 'bottleneck'> | null): void;
 }
 
-/** What a handler says at its end; steps, evidence and errors are kept by the runner. */
-export type HandlerResult = Pick<TaskResult, 'summary'> &
-  Partial<Pick<TaskResult, 'stats' | 'image' | 'inventory'>>;
+/** What a handler says at its end; what it showed and proved by then is kept by the runner, also when it throws. */
+export type HandlerResult = Pick<TaskResult, 'summary'> & Partial<Pick<TaskResult, 'inventory'>>;
 
 export type TaskOf<T extends TaskType> = Extract<AssignedTask, { type: T }>;
 export type Handler<T extends TaskType> = (task: TaskOf<T>, context: TaskContext) => Promise<HandlerResult>;

@@ -9,7 +9,7 @@ import { chunkUsage, type Grid } from '../image/grid.ts';
 import { type ChunkPool, createPool } from '../image/pool.ts';
 import { decodeMap } from '../image/used-map.ts';
 import { readBack } from '../image/verify.ts';
-import type { Durable, PlannedPartition, TransferStats } from '../protocol/index.ts';
+import type { Durable, PlannedPartition } from '../protocol/index.ts';
 import type { TaskContext } from './context.ts';
 import { type FetchedImage, fileOf } from './deploy-fetch.ts';
 import type { Target } from './deploy-targets.ts';
@@ -34,9 +34,9 @@ interface Part {
 /**
  * The image's data onto its disks, at its planned places, then read back. The old tables go first, so that
  * no disk can boot half of anything (but for disks that keep partitions); the new ones are not this function's to
- * write.
+ * write. What was moved is in the task's result however this ends.
  */
-export const transferImage = async (options: TransferOptions): Promise<TransferStats> => {
+export const transferImage = async (options: TransferOptions): Promise<void> => {
   const { targets, image, verify, context } = options;
   const { signal } = context;
   const { chunkSize, image: name, version } = image.manifest;
@@ -100,9 +100,9 @@ export const transferImage = async (options: TransferOptions): Promise<TransferS
       );
     } else bytesReadBack = await readAllBack(parts, verify, options, pool);
   } finally {
+    context.showStats({ ...tally.total(), bytesReadBack });
     await pool.close();
   }
-  return { ...tally.total(), bytesReadBack };
 };
 
 /** What no partition covers, and what the filesystems do not use: former owners' data, and room for the drive. */

@@ -37,18 +37,20 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
   for (const { warnings } of plans) for (const warning of warnings) context.warn(warning);
   assertIdentityPossible(image.manifest, plans, task.params, context.hostName);
   const { version: written, derivedFrom } = image.manifest;
-  const result = { image: { name, version: written, ...(derivedFrom === null ? {} : { derivedFrom }) } };
+  const shown = { name, version: written, ...(derivedFrom === null ? {} : { derivedFrom }) };
   if (dryRun) {
     for (const { disk } of planned) await proveNothingWritten(disk, context);
     const drawing = drawingOf(plans, image.manifest);
     const summary = `Would write ${summaryOf(plans, image.manifest)}\n\n${drawing}`;
-    return { ...result, summary: summary.slice(0, 4000) };
+    context.showImage(shown);
+    return { summary: summary.slice(0, 4000) };
   }
 
   await using claimed = await claimTargets(planned, context.signal);
   const { targets } = claimed;
   const binding = bindingOf(plans, image.text);
-  const stats = await transferImage({ targets, image, verify, binding, durable: task.durable, context });
+  await transferImage({ targets, image, verify, binding, durable: task.durable, context });
+  context.showImage(shown);
   // growing changes chunks that were reported as durable: an attempt after this one must look for itself
   await context.reportDurable({ binding, ranges: {} });
   // the first disk boots: its table comes last
@@ -59,7 +61,7 @@ export const deploy: Handler<'deploy'> = async (task, context) => {
     );
   }
   for (const error of unmet) if (error) throw error;
-  return { ...result, stats, summary: `Wrote ${summaryOf(plans, image.manifest)}` };
+  return { summary: `Wrote ${summaryOf(plans, image.manifest)}` };
 };
 
 /** What durable ranges are good for: this version, these plans, these disks. */

@@ -45,6 +45,8 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
   const warnings: string[] = [];
   let plan: unknown;
   let disk: TaskResult['disk'] = null;
+  let stats: TaskResult['stats'] = null;
+  let image: TaskResult['image'] = null;
 
   uploader.attach(task.id, task.attempt);
   log.info(
@@ -94,6 +96,12 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
     showDisk: (value) => {
       disk = value;
     },
+    showStats: (value) => {
+      stats = value;
+    },
+    showImage: (value) => {
+      image = value;
+    },
   };
 
   const work = async (): Promise<HandlerResult> => {
@@ -109,11 +117,12 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
     attempt: task.attempt,
     outcome: ended.error ? (hasCode(ended.error, 'TASK_CANCELLED') ? 'cancelled' : 'failed') : 'succeeded',
     error: ended.error ? toWireError(ended.error) : null,
-    evidence,
-    warnings,
-    summary: ended.result?.summary ?? ended.error?.message ?? '',
-    stats: ended.result?.stats ?? null,
-    image: ended.result?.image ?? null,
+    // a result that is too long is refused, and with it everything in it
+    evidence: evidence.slice(0, 100),
+    warnings: warnings.slice(0, 100),
+    summary: (ended.result?.summary ?? ended.error?.message ?? '').slice(0, 4000),
+    stats,
+    image,
     disk,
     ...(plan === undefined ? {} : { plan }),
     inventory: ended.result?.inventory ?? null,

@@ -5,6 +5,9 @@ import { ImagingError } from '../../../agent/errors.ts';
 import { createLog } from '../../../agent/log.ts';
 import { type TaskResult, taskResultSchema } from '../../../agent/protocol/index.ts';
 import { type RunTaskOptions, runTask } from '../../../agent/tasks/run-task.ts';
+import { createTally } from '../../../agent/tasks/tally.ts';
+
+const stats = createTally({ sent: 7, received: 11 }).total();
 
 const run = async (
   handler: NonNullable<RunTaskOptions['handler']>,
@@ -62,6 +65,9 @@ test('a handler that throws fails with its code, and keeps what was known by the
   const [result] = await run(async (_task, context) => {
     context.showPlan({ partitions: [] });
     context.showDisk({ serial: 'S', wwn: '', size: 5 });
+    context.showStats(stats);
+    context.showImage({ name: 'lab', version: 3 });
+    context.prove('the disk holds the image', 'read back');
     throw new ImagingError('TARGET_TOO_SMALL', 'Cannot deploy: too small', { details: { needed: 7 } });
   });
   t.is(result?.outcome, 'failed');
@@ -69,6 +75,9 @@ test('a handler that throws fails with its code, and keeps what was known by the
   t.deepEqual(result?.error?.details, { needed: 7 });
   t.deepEqual(result?.plan, { partitions: [] });
   t.deepEqual(result?.disk, { serial: 'S', wwn: '', size: 5 });
+  t.deepEqual(result?.stats, stats);
+  t.deepEqual(result?.image, { name: 'lab', version: 3 });
+  t.deepEqual(result?.evidence, [{ what: 'the disk holds the image', proof: 'read back' }]);
 });
 
 test('a defect is reported as one', async (t) => {
