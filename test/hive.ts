@@ -1,4 +1,5 @@
 import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { run } from '../agent/process/run.ts';
 
 /** Values by name; keys by path with backslashes. A number is a REG_DWORD. */
@@ -90,3 +91,12 @@ export const windowsSystem = (name: string, more: HiveContent = {}): HiveContent
 /** What hivexget says of one value. */
 export const valueIn = async (path: string, key: string, value: string): Promise<string> =>
   (await run('hivexget', [path, key, value])).stdout.trim();
+
+/** Real hives are not part of the project: where they lie beside it they are judged too. */
+export const hiveFixtures = join(process.env['FOG_TEST_FIXTURES'] ?? '../shared/fixtures', 'hives');
+
+export const unpackHive = async (name: string, folder: string): Promise<string> => {
+  const path = join(folder, name);
+  await run('sh', ['-c', 'xz -dkc "$1" > "$2"', 'sh', join(hiveFixtures, `${name}.xz`), path]);
+  return path;
+};

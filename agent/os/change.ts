@@ -31,5 +31,5 @@ export const differences = async (tree: Tree, files: readonly ExpectedFile[]): P
   return wrong;
 };
 
-/** nothing that is changed here is larger: a SYSTEM hive has 10 to 30 MB; three copies must fit into RAM */
+/** nothing that is changed here is larger: a SYSTEM hive has 10 to 30 MB; its copies, as it lies there, closed and changed, must fit into RAM */
 export const MAX_FILE = 128 * 1024 * 1024;

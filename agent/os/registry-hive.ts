@@ -1,5 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import { ImagingError } from '../errors.ts';
+import { BASE_BYTES, BINS, base, isBaseBlock, isClean } from './hive-layout.ts';
 
 /**
  * Read a Windows registry hive at random places: bounded, whatever the file holds. Format: "Windows
@@ -23,7 +24,6 @@ export interface HiveValue {
 
 export const REG_SZ = 1;
 const REG_DWORD = 4;
-const BINS = 4096;
 const MAX_SUBKEYS = 100_000;
 const MAX_VALUES = 4096;
 /** above it a value's data is spread over several cells ("db"), which nothing that is read here is */
@@ -31,21 +31,9 @@ const MAX_DATA = 16_344;
 
 /** @throws ImagingError TOOL_FAILED: no hive */
 export const openHive = async (file: FileHandle): Promise<Hive> => {
-  const base = await bytesAt(file, 0, 512);
-  if (base.toString('latin1', 0, 4) !== 'regf' || base.readUInt32LE(20) !== 1) throw malformed('no hive');
-  return { file, root: BINS + base.readUInt32LE(36), clean: isClean(base) };
-};
-
-/**
- * Windows replays the .LOG files where the two sequence numbers differ or the checksum (all 32-bit words
- * before it, xor; 0 and -1 are not used) is wrong.
- */
-const isClean = (base: Buffer): boolean => {
-  let sum = 0;
-  for (let offset = 0; offset < 508; offset += 4) sum = (sum ^ base.readUInt32LE(offset)) >>> 0;
-  if (sum === 0xffffffff) sum = 0xfffffffe;
-  if (sum === 0) sum = 1;
-  return base.readUInt32LE(4) === base.readUInt32LE(8) && base.readUInt32LE(508) === sum;
+  const head = await bytesAt(file, 0, BASE_BYTES);
+  if (!isBaseBlock(head)) throw malformed('no hive');
+  return { file, root: BINS + head.readUInt32LE(base.rootCell), clean: isClean(head) };
 };
 
 /**

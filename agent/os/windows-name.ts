@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { ImagingError, isImagingError } from '../errors.ts';
 import { ownFolder } from '../process/owner.ts';
 import { run } from '../process/run.ts';
-import { type Changes, MAX_FILE, noChanges, sha256Of } from './change.ts';
+import { type Changes, noChanges } from './change.ts';
+import { CLOSE_WINDOWS, openHiveFile } from './hive-file.ts';
 import {
   type Hive,
   type HiveValue,
@@ -13,7 +14,7 @@ import {
   readValues,
   textOf,
 } from './registry-hive.ts';
-import { openInside, readUpTo, type Tree } from './tree.ts';
+import type { Tree } from './tree.ts';
 
 export const SYSTEM_HIVE = 'Windows/System32/config/SYSTEM';
 const HIVEX_MS = 5 * 60_000;
@@ -30,16 +31,18 @@ export const renameWindows = async (
 ): Promise<Changes | null> => {
   const changes = noChanges();
   const name = hostname.split('.')[0] ?? '';
-  await using file = await openInside(tree, SYSTEM_HIVE, { write: true });
-  if (!file) return null;
   try {
-    const { size } = await file.handle.stat();
-    if (size > MAX_FILE) throw refused(`its registry has ${size} bytes`);
-    const old = await readUpTo(file.handle, MAX_FILE);
-    const { bytes, warnings, sets } = await renameInHive(old, name, signal);
-    await writeDifferences(file.handle, old, bytes);
+    await using hive = await openHiveFile(tree, SYSTEM_HIVE);
+    if (!hive) return null;
+    const { bytes, warnings, sets } = await renameInHive(hive.bytes, name, signal);
+    changes.files.push(...(await hive.store(bytes)));
     changes.warnings.push(...warnings);
-    changes.files.push({ path: SYSTEM_HIVE, sha256: sha256Of(bytes) });
+    if (hive.replayed) {
+      changes.evidence.push({
+        what: 'registry',
+        proof: 'it was not closed: what waited in its log was applied, every entry whole and in order',
+      });
+    }
     changes.evidence.push({
       what: 'computer name',
       proof: `the registry says ${name.toUpperCase()} in ${sets.join(' and ')}`,
@@ -98,9 +101,7 @@ const planEdits = async (
   hostname: string,
 ): Promise<{ edits: Edit[]; warnings: string[]; sets: string[] }> => {
   if (!hive.clean) {
-    throw refused(
-      'its registry was not closed (changes wait in its log); start the captured Windows, shut it down with shutdown /s /f /t 0 and capture it again',
-    );
+    throw refused(`its registry was not closed (changes wait in its log); ${CLOSE_WINDOWS}`);
   }
   const select = await readValues(hive, ['Select']);
   const numbers = [numberOf(select, 'Default'), numberOf(select, 'Current')];
@@ -185,23 +186,4 @@ const assertEdited = async (hive: Hive, edits: readonly Edit[]): Promise<void> =
   throw new ImagingError('TOOL_FAILED', 'Cannot name Windows: hivex left other values than were asked for', {
     details: { wrong },
   });
-};
-
-const PAGE = 4096;
-
-/** Most of a hive stays: only what differs is written. */
-const writeDifferences = async (
-  file: Awaited<ReturnType<typeof open>>,
-  old: Buffer,
-  bytes: Buffer,
-): Promise<void> => {
-  if (bytes.length !== old.length) await file.truncate(bytes.length);
-  for (let start = 0; start < bytes.length; start += PAGE) {
-    const page = bytes.subarray(start, start + PAGE);
-    if (page.equals(old.subarray(start, start + PAGE))) continue;
-    for (let done = 0; done < page.length; ) {
-      done += (await file.write(page, done, page.length - done, start + done)).bytesWritten;
-    }
-  }
-  await file.sync();
 };

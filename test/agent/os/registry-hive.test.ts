@@ -6,7 +6,7 @@ import test, { type ExecutionContext } from 'ava';
 import { numberOf, openHive, readValues, textOf } from '../../../agent/os/registry-hive.ts';
 import { renameInHive } from '../../../agent/os/windows-name.ts';
 import { run } from '../../../agent/process/run.ts';
-import { type HiveContent, makeHive, valueIn, windowsSystem } from '../../hive.ts';
+import { type HiveContent, hiveFixtures, makeHive, unpackHive, valueIn, windowsSystem } from '../../hive.ts';
 
 const { signal } = new AbortController();
 const NAME = 'ControlSet001\\Control\\ComputerName\\ComputerName';
@@ -117,17 +117,10 @@ test('damage anywhere in a hive ends in an error of ours or in an answer, never 
   t.true(failed > 50, `${failed} of 400 were found`);
 });
 
-// real hives are not part of the project: where they lie beside it they are judged too
-const fixtures = join(process.env['FOG_TEST_FIXTURES'] ?? '../shared/fixtures', 'hives');
-if (existsSync(fixtures)) {
+if (existsSync(hiveFixtures)) {
   test('a real hive of Windows 7 is renamed; one of Windows 10 that was not closed is refused', async (t) => {
     const folder = await folderOf(t);
-    const unpack = async (name: string): Promise<string> => {
-      const path = join(folder, name);
-      await run('sh', ['-c', 'xz -dkc "$1" > "$2"', 'sh', join(fixtures, `${name}.xz`), path]);
-      return path;
-    };
-    const path = await unpack('SYSTEM');
+    const path = await unpackHive('SYSTEM', folder);
     const before = await lines(path, NETWORK);
     const { bytes, warnings } = await renameInHive(await readFile(path), 'lab-7', signal);
     await writeFile(path, bytes);
@@ -136,7 +129,7 @@ if (existsSync(fixtures)) {
     t.is(await valueIn(path, NETWORK, 'Hostname'), 'lab-7');
     const after = (await lines(path, NETWORK)).map((line) => line.replace('"lab-7"', '"WKS-WIN732BITA"'));
     t.deepEqual(after, before);
-    const windows10 = await unpack('SYSTEM_WIN_10_1709');
+    const windows10 = await unpackHive('SYSTEM_WIN_10_1709', folder);
     await t.throwsAsync(renameInHive(await readFile(windows10), 'NEW', signal), { message: /log/ });
     await using file = await open(windows10, 'r');
     const hive = await openHive(file);
