@@ -11,19 +11,9 @@ import { probe } from '../../agent/filesystem/probe.ts';
 import { run } from '../../agent/process/run.ts';
 import { restoreRecorded } from './filesystem-kinds.ts';
 import { attachLoop, hashOf, MIB } from './loop-device.ts';
+import { withMount } from './with-mount.ts';
 
 const { signal } = new AbortController();
-
-const whileMounted = async (device: string, work: (root: string) => Promise<void>): Promise<void> => {
-  const root = await mkdtemp(join(tmpdir(), 'mounted-'));
-  await run('mount', [device, root]);
-  try {
-    await work(root);
-  } finally {
-    await run('umount', [root]);
-    await rm(root, { recursive: true });
-  }
-};
 
 const writeSynced = async (path: string, bytes: number): Promise<void> => {
   await using file = await open(path, 'w');
@@ -36,7 +26,7 @@ const crashed = async (t: ExecutionContext, type: string, size: number, force: s
   const source = await attachLoop(t, size);
   const copy = await attachLoop(t, size);
   await run(`mkfs.${type}`, ['-q', force, source.path]);
-  await whileMounted(source.path, async (root) => {
+  await withMount(['mount'], source.path, async (root) => {
     for (let n = 0; n < 20; n += 1) await writeFile(join(root, `file-${n}`), randomBytes(n * 1000));
     await run('sync', ['-f', root]);
     await writeSynced(join(root, 'file-7'), 300_000);
@@ -60,7 +50,7 @@ for (const [type, size, force] of [
     await t.throwsAsync(async () => await driver?.check(device, signal), { code: 'FILESYSTEM_DIRTY' });
     t.is(await hashOf(device), before);
     // the kernel replays it
-    await whileMounted(device, async () => {});
+    await withMount(['mount'], device, async () => {});
     await driver?.check(device, signal);
     const usage = await driver?.usage(device, size, signal);
     t.true(totalLength(usage?.extents ?? []) > 600_000);

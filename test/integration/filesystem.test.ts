@@ -9,6 +9,7 @@ import { probe } from '../../agent/filesystem/probe.ts';
 import type { Extent } from '../../agent/image/extent.ts';
 import { run } from '../../agent/process/run.ts';
 import { attachLoop, hashOf, MIB } from './loop-device.ts';
+import { withMount } from './with-mount.ts';
 
 const { signal } = new AbortController();
 
@@ -24,22 +25,6 @@ interface Kind {
   /** what mkfs asks for at least */
   size?: number;
 }
-
-const withMount = async <T>(
-  command: string[],
-  device: string,
-  work: (path: string) => Promise<T>,
-): Promise<T> => {
-  const path = await mkdtemp(join(tmpdir(), 'look-'));
-  const [tool = '', ...args] = command;
-  await run(tool, [...args, device, path]);
-  try {
-    return await work(path);
-  } finally {
-    await run('umount', [path]);
-    await rm(path, { recursive: true });
-  }
-};
 
 const writeFiles = async (path: string): Promise<void> => {
   await mkdir(join(path, 'many'));

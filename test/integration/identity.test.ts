@@ -12,26 +12,11 @@ import { openDeployed } from '../../agent/volumes/lvm/open.ts';
 import { makeHive, valueIn, windowsSystem } from '../hive.ts';
 import { attachLoop, hashOf, MIB } from './loop-device.ts';
 import { lvm, placesOf } from './lvm.ts';
+import { withMount } from './with-mount.ts';
 
 const { signal } = new AbortController();
 const KEEP: IdentityWish = { hostname: null, fresh: false, relocation: { moves: [], guids: new Map() } };
 const OLD_ID = '0123456789abcdef0123456789abcdef';
-
-const mounted = async <T>(
-  device: string,
-  command: readonly string[],
-  work: (path: string) => Promise<T>,
-): Promise<T> => {
-  const path = await mkdtemp(join(tmpdir(), 'identity-'));
-  const [tool = '', ...args] = command;
-  await run(tool, [...args, device, path]);
-  try {
-    return await work(path);
-  } finally {
-    await run('umount', [path]);
-    await rm(path, { recursive: true });
-  }
-};
 
 const put = async (root: string, files: Record<string, string | Buffer>): Promise<void> => {
   for (const [name, content] of Object.entries(files)) {
@@ -88,7 +73,7 @@ const makeLinux = async (t: ExecutionContext, kind: LinuxKind): Promise<string> 
   const { path } = await attachLoop(t, kind.size);
   const [tool = '', ...args] = kind.make;
   await run(tool, [...args, path]);
-  await mounted(path, ['mount'], async (folder) => {
+  await withMount(['mount'], path, async (folder) => {
     if (kind.root) await run('btrfs', ['subvolume', 'create', join(folder, kind.root)]);
     await linuxTree(join(folder, kind.root ?? ''));
   });
@@ -111,7 +96,7 @@ for (const kind of kinds) {
       ),
     );
     await driverFor(kind.type)?.check(device, signal);
-    await mounted(device, ['mount', '-o', 'ro'], async (folder) => {
+    await withMount(['mount', '-o', 'ro'], device, async (folder) => {
       const root = join(folder, kind.root ?? '');
       const text = (name: string) => readFile(join(root, name), 'utf8');
       t.is(await text('etc/hostname'), 'lab-7\n');
@@ -173,7 +158,7 @@ test.serial('Linux in a logical volume is found at capture and changed through i
   await inVolume('home', async (node) => await run('mkfs.ext4', ['-q', node]));
   await inVolume('root', async (node) => {
     await run('mkfs.ext4', ['-q', node]);
-    await mounted(node, ['mount'], linuxTree);
+    await withMount(['mount'], node, linuxTree);
   });
   const home = await inVolume('home', hashOf);
   const volume = { device: path, size: 96 * MIB, name: 'p1', partition: true };
@@ -211,7 +196,7 @@ test.serial(
     const outside = join(await mkdtemp(join(tmpdir(), 'outside-')), 'hostname');
     t.teardown(() => rm(dirname(outside), { recursive: true, force: true }));
     await writeFile(outside, 'of this machine\n');
-    await mounted(device, ['mount'], async (root) => {
+    await withMount(['mount'], device, async (root) => {
       await rm(join(root, 'etc/hostname'));
       await symlink(outside, join(root, 'etc/hostname'));
       await writeFile(join(root, 'etc/machine-id'), 'uninitialized\n');
@@ -223,7 +208,7 @@ test.serial(
     t.is(outcome.unmet.length, 1);
     t.regex(outcome.unmet[0] ?? '', /etc\/hostname: it is a link/);
     t.is(await readFile(outside, 'utf8'), 'of this machine\n');
-    await mounted(device, ['mount', '-o', 'ro'], async (root) => {
+    await withMount(['mount', '-o', 'ro'], device, async (root) => {
       t.is(await readFile(join(root, 'etc/machine-id'), 'utf8'), 'uninitialized\n');
     });
     await run('mkfs.ext4', ['-q', '-F', device]);
@@ -254,7 +239,7 @@ const makeWindows = async (t: ExecutionContext): Promise<string> => {
   });
   // smaller than its device, then grown, as in a deploy
   await run('mkntfs', ['--quick', '--force', path, String(48 * 2048)]);
-  await mounted(path, ['ntfs-3g'], async (root) => {
+  await withMount(['ntfs-3g'], path, async (root) => {
     await put(root, {
       'Windows/System32/config/SYSTEM': await readFile(join(folder, 'SYSTEM')),
       'Windows/System32/config/SOFTWARE': await readFile(join(folder, 'SOFTWARE')),
@@ -302,7 +287,7 @@ test.serial(
 
 test.serial('a Windows whose registry was not closed keeps its name, and that is said', async (t) => {
   const device = await makeWindows(t);
-  await mounted(device, ['ntfs-3g'], async (root) => {
+  await withMount(['ntfs-3g'], device, async (root) => {
     const path = join(root, 'Windows/System32/config/SYSTEM');
     const hive = await readFile(path);
     hive.writeUInt32LE(7, 4);

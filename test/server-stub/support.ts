@@ -277,3 +277,13 @@ export const capture = async (
   }
   return { task, agent, attempt, uploadId, version, missing, manifest, map, put, publish };
 };
+
+/** Every image with its versions, as an administrator sees them. */
+export const listImages = async (server: TestServer) => (await server.admin({ url: '/api/images' })).json();
+
+/** `fog-server image verify lab@1`: what the server finds when it reads every chunk. */
+export const verifyVersion = async (server: TestServer, version = 1) =>
+  (await server.admin({ method: 'POST', url: `/api/images/lab/versions/${version}/verify` })).json();
+
+/** Where a chunk lies in the server's store. */
+export const chunkPath = (server: TestServer, id: string): string => server.app.fog.library.store.path(id);

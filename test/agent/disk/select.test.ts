@@ -2,23 +2,7 @@ import test from 'ava';
 import type { Disk } from '../../../agent/disk/disk.ts';
 import { normalizeWwn, selectDisk } from '../../../agent/disk/select.ts';
 import type { ImagingError } from '../../../agent/errors.ts';
-
-const disk = (name: string, more: Partial<Disk> = {}): Disk => ({
-  name,
-  path: `/dev/${name}`,
-  model: 'Model',
-  serial: `serial-${name}`,
-  size: 512_110_190_592,
-  logicalSectorSize: 512,
-  physicalSectorSize: 512,
-  rotational: false,
-  removable: false,
-  readOnly: false,
-  sequence: 1,
-  partitions: [],
-  mounts: [],
-  ...more,
-});
+import { diskOf as disk } from './disk-cases.ts';
 
 const nameless = (name: string, more: Partial<Disk> = {}): Disk => {
   const { serial: _, ...rest } = disk(name, more);

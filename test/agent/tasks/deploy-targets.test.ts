@@ -1,25 +1,12 @@
 import test from 'ava';
-import type { Disk } from '../../../agent/disk/disk.ts';
 import { selectDisks } from '../../../agent/disk/select.ts';
 import { pairDisks } from '../../../agent/tasks/deploy-targets.ts';
+import { diskOf } from '../disk/disk-cases.ts';
 import { imageOf } from '../disk/planner-cases.ts';
 
-const disk = (name: string, serial: string): Disk => ({
-  name,
-  path: `/dev/${name}`,
-  serial,
-  size: 512_110_190_592,
-  logicalSectorSize: 512,
-  physicalSectorSize: 512,
-  rotational: false,
-  removable: false,
-  readOnly: false,
-  sequence: 1,
-  partitions: [],
-  mounts: [],
-});
-
-const here = [disk('sda', 'A'), disk('sdb', 'B'), disk('sdc', 'C')];
+const here = Object.entries({ sda: 'A', sdb: 'B', sdc: 'C' }).map(([name, serial]) =>
+  diskOf(name, { serial }),
+);
 
 const twoDisks = (serials: [string, string]) => {
   const manifest = imageOf({ size: 512_110_190_592, partitions: [] });
