@@ -31,6 +31,8 @@ export interface BtrfsLayout {
   all: Extent[];
   /** bytes of all chunks, copies counted */
   allocated: number;
+  /** how many extents there are of a length, bytes */
+  lengths: ReadonlyMap<number, number>;
 }
 
 /**
@@ -48,9 +50,12 @@ export const readBtrfsLayout = async (
   const { stdout } = await dumpTree(device, 'chunk', signal);
   const chunks = parseBtrfsChunks(stdout);
   const logical = createCollector();
+  const lengths = new Map<number, number>();
   await dumpTree(device, 'extent', signal, (line) => {
     const extent = parseBtrfsExtent(line, nodeSize);
-    if (extent) logical.add(extent);
+    if (!extent) return;
+    logical.add(extent);
+    lengths.set(extent.length, (lengths.get(extent.length) ?? 0) + 1);
   });
   const used = logical.extents();
   if (used.length === 0) throw distrusted(`${device} has an empty extent tree`);
@@ -60,6 +65,7 @@ export const readBtrfsLayout = async (
     first: uniteExtents(first, size),
     all: uniteExtents([...all, ...FIXED], size),
     allocated: chunks.reduce((sum, { length, copies }) => sum + length * copies.length, 0),
+    lengths,
   };
 };
 

@@ -2,6 +2,7 @@ import { mountWritable } from '../disk/mount-writable.ts';
 import { ImagingError } from '../errors.ts';
 import { run } from '../process/run.ts';
 import { readBtrfsLayout } from './btrfs-layout.ts';
+import { smallestBtrfs } from './btrfs-minimum.ts';
 import { deviceSize } from './device-size.ts';
 import { totalLength, uniteViews } from './extents.ts';
 import type { FilesystemDriver } from './filesystem.ts';
@@ -30,7 +31,7 @@ export const btrfs: FilesystemDriver = {
     refuseUnknown(device, superblock);
     const { nodeSize, bytesUsed, totalBytes } = superblock;
     if (totalBytes > size) throw distrusted(device, `it has ${totalBytes} bytes on a device of ${size}`);
-    const { first, all, allocated } = await readBtrfsLayout(device, size, nodeSize, signal);
+    const { first, all, allocated, lengths } = await readBtrfsLayout(device, size, nodeSize, signal);
     // the superblock counts each extent once
     if (Math.abs(totalLength(first) - bytesUsed) > 16 * nodeSize) {
       throw distrusted(
@@ -43,7 +44,12 @@ export const btrfs: FilesystemDriver = {
     const united = uniteViews(device, map.extents, other, size);
     // second copies of DUP, which partclone before 0.3.38 leaves out, and the superblock's
     const extents = uniteViews(device, united, { ...other, extents: all, tolerance: size }, size);
-    return { extents, minimumBytes: smallest(totalLength(all), allocated, totalBytes) };
+    const contents = {
+      ...{ used: totalLength(all), once: totalLength(first), allocated, lengths },
+      // a file's extent may have the same length: then this is a little too much
+      metadata: (lengths.get(nodeSize) ?? 0) * nodeSize,
+    };
+    return { extents, minimumBytes: smallestBtrfs(contents, totalBytes) };
   },
 
   grow: async (device, signal) => {
@@ -151,13 +157,4 @@ const checkReadOnly = async (device: string, signal: AbortSignal): Promise<void>
   throw new ImagingError('FILESYSTEM_CHECK_FAILED', `Cannot trust ${device}: btrfs check found damage`, {
     details: { device, exitCode, output: (stdout + stderr).slice(-2000) },
   });
-};
-
-/**
- * No read-only tool tells: what is in use, room for the balance that must move it, and the least that
- * mkfs.btrfs makes. The shrinker finds the true limit.
- */
-const smallest = (used: number, allocated: number, total: number): number => {
-  const slack = Math.max(256 * MIB, used / 10);
-  return Math.min(total, Math.ceil((Math.min(used, allocated) + slack) / MIB) * MIB);
 };
