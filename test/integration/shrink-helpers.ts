@@ -80,7 +80,14 @@ export const storeImage = async (state: State, image: string, parts: readonly Pa
           minimumBytes: part.minimumBytes ?? usage?.minimumBytes ?? null,
           usedBytes: extents.reduce((sum, { length }) => sum + length, 0),
         },
-        ...{ method: usage ? 'used' : 'raw', reason: '', bootRecord: null, contains: [], damaged: [] },
+        ...{
+          method: usage ? 'used' : 'raw',
+          reason: '',
+          bootRecord: null,
+          contains: [],
+          decryptedFrom: null,
+          damaged: [],
+        },
         index: { ...fileOf(`${name}.caibx`, captured.index), chunks: Math.ceil(part.size / MIB) },
         map: fileOf(`${name}.map`, captured.map),
       });
