@@ -27,9 +27,9 @@ const DECRYPTED =
 
 /**
  * What volumes hold and what of it is used. A BitLocker volume that can be opened is looked at, and read, as its
- * clear side. Where a journal waits to be replayed, that happens on a snapshot in
- * memory, and the snapshot is what must be read: the volume itself is never written to. Where that does not
- * work out, the volume is kept whole, as it lies on the disk.
+ * clear side. Where a journal waits to be replayed, that happens on a snapshot in memory, and the snapshot is what
+ * must be read: the volume itself is never written to. Where that does not work out, the volume is kept whole, as it
+ * lies on the disk.
  *
  * @throws ImagingError as inspectVolumes
  */
