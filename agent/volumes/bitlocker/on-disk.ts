@@ -111,13 +111,17 @@ export const parseMetadata = (
     if (next !== STATE_ENCRYPTED) return 'it is about to be decrypted';
     const end = 64 + block.readUInt32LE(64);
     if (end > length || end < METADATA_HEADERS) return null;
+    const entries = entriesOf(block.subarray(METADATA_HEADERS, end));
     return {
       sectorSize,
       metadata: places,
       encryptedBytes: numberAt(block, 16),
       encryption: block.readUInt16LE(100),
-      header: { offset: numberAt(block, 56), length: block.readUInt32LE(28) * sectorSize },
-      ...parseKeys(block.subarray(METADATA_HEADERS, end)),
+      header: headerOf(entries) ?? {
+        offset: numberAt(block, 56),
+        length: block.readUInt32LE(28) * sectorSize,
+      },
+      ...keysOf(entries),
     };
   } catch (error) {
     // a size that leads out of the block
@@ -128,12 +132,18 @@ export const parseMetadata = (
 
 const TYPE_MASTER_KEY = 2;
 const TYPE_VOLUME_KEY = 3;
+const TYPE_HEADER = 15;
 const VALUE_KEY = 1;
 const VALUE_STRETCHED = 3;
 const VALUE_SEALED = 5;
 
-const parseKeys = (bytes: Buffer): Pick<BitLockerVolume, 'protectors' | 'volumeKey'> => {
-  const entries = entriesOf(bytes);
+/** Its length has been there since Windows 8; before, only the number of sectors in front of the entries. */
+const headerOf = (entries: readonly Entry[]): BitLockerVolume['header'] | null => {
+  const data = entries.find(({ type }) => type === TYPE_HEADER)?.data;
+  return data && data.length >= 16 ? { offset: numberAt(data, 0), length: numberAt(data, 8) } : null;
+};
+
+const keysOf = (entries: readonly Entry[]): Pick<BitLockerVolume, 'protectors' | 'volumeKey'> => {
   const volumeKey = entries.find(({ type, value }) => type === TYPE_VOLUME_KEY && value === VALUE_SEALED);
   return {
     protectors: entries.filter(({ type }) => type === TYPE_MASTER_KEY).map(({ data }) => protectorOf(data)),
