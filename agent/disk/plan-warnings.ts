@@ -12,6 +12,12 @@ export const warningsOf = (
   for (const { name, role, from, to } of plan.moved) {
     warnings.push(`${name} (${role}) moves ${to > from ? 'towards the end of' : 'forward on'} the disk`);
   }
+  for (const { name, decryptedFrom } of disk.partitions) {
+    if (decryptedFrom === null || !plan.partitions.some((planned) => planned.name === name)) continue;
+    warnings.push(
+      `${name} was encrypted with BitLocker when it was captured and is not here: turn it on again`,
+    );
+  }
   const places = [...plan.partitions, ...plan.kept];
   const end = Math.max(0, ...places.map(({ start, size }) => start + size));
   const free = usableRange(disk.table, target).end - end;

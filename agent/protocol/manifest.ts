@@ -94,6 +94,8 @@ export const imagePartitionSchema = z.strictObject({
   /** where the extended boot record of a logical MBR partition lies on the disk; null for all others */
   bootRecord: bytesSchema.nullable().default(null),
   contains: z.array(containedVolumeSchema).max(256).default([]),
+  /** what encrypted the volume where it was captured; the image, and what is deployed from it, is its clear content */
+  decryptedFrom: z.enum(['bitlocker']).nullable().default(null),
   /** what could not be read at capture, from the partition's first byte; zeros stand for it */
   damaged: z.array(byteRangeSchema).max(10_000).default([]),
 });

@@ -100,8 +100,8 @@ export const durableSchema = z.object({
 export type Durable = z.infer<typeof durableSchema>;
 
 /**
- * What must be in no database, log, result or answer but the assigned task's own: passphrases that open
- * encrypted volumes, each tried on each of them.
+ * What must be in no database, log, result or answer but the assigned task's own: passphrases and recovery
+ * passwords that open encrypted volumes, each tried on each of them.
  */
 export const taskSecretsSchema = z.strictObject({
   unlock: z.array(z.string().min(1).max(512)).min(1).max(8),

@@ -15,16 +15,18 @@ export interface Content {
   partition: Omit<ImagePartition, 'index' | 'map'>;
   extents: Extent[];
   os: Manifest['os'];
-  /** where to read it: the disk, or a snapshot on which a journal was replayed */
+  /** where to read it: the disk, a snapshot on which a journal was replayed, or the clear side of BitLocker */
   source: { device: string; start: number };
+  /** what holds the filesystem, from its first byte: the partition's device or what is read in its place */
+  node: string;
 }
 
 export interface InspectContentOptions {
-  /** passphrases of encrypted volumes */
+  /** passphrases and recovery passwords of encrypted volumes */
   keys: readonly string[];
   /** keep what is encrypted and cannot be opened, every block of it */
   raw: boolean;
-  /** dispose after the last read: snapshots live in it */
+  /** dispose after the last read: snapshots and clear sides live in it */
   held: AsyncDisposableStack;
 }
 
@@ -67,7 +69,7 @@ const contentOf = (
   look: Seen,
   context: TaskContext,
 ): Content => {
-  const { method, reason, filesystem, contains, extents, os } = look;
+  const { method, reason, filesystem, contains, decryptedFrom, extents, os } = look;
   const partition = {
     name,
     number: part.number,
@@ -79,6 +81,7 @@ const contentOf = (
     attributes: part.attributes,
     bootRecord: part.bootRecord,
     contains: contains.slice(0, CONTAINS_LIMIT),
+    decryptedFrom,
     damaged: [],
     role: roleOf({ type: part.type, filesystem: filesystem?.type ?? '', hasOs: os !== null }),
     filesystem,
@@ -90,8 +93,8 @@ const contentOf = (
     { partition },
     `${partition.name}: ${filesystem?.type ?? 'unknown'}, ${partition.role}, kept ${method}${reason ? ` (${reason})` : ''}`,
   );
-  // a snapshot has the partition's size and begins where it begins
-  const replayed = look.source !== part.path;
-  const source = replayed ? { device: look.source, start: 0 } : { device: disk.path, start: part.start };
-  return { partition, extents, os, source };
+  // a snapshot or a clear side has the partition's size and begins where it begins
+  const elsewhere = look.source !== part.path;
+  const source = elsewhere ? { device: look.source, start: 0 } : { device: disk.path, start: part.start };
+  return { partition, extents, os, source, node: look.source };
 };

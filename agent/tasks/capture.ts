@@ -124,9 +124,7 @@ const transfer = async (options: TransferOptions) => {
           continue;
         }
         step.say(`${partition.name} ${partition.filesystem?.type ?? 'raw'}`);
-        const node = source.table.partitions.find(({ number }) => number === partition.number);
-        const path = node?.path ?? source.disk.path;
-        const place = { partition, path, readFrom: content.source.start };
+        const place = { partition, path: content.node, readFrom: content.source.start };
         const captured = await captureRange({
           ...content.source,
           size: partition.size,

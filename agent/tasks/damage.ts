@@ -7,9 +7,9 @@ import { filesAt } from './files-at.ts';
 /** A partition of the source disk, for messages about what cannot be read of it. */
 export interface DamagedPlace {
   partition: Pick<ImagePartition, 'name' | 'start' | 'size' | 'filesystem'>;
-  /** the partition's device node, or the disk's where it has none */
+  /** what holds the filesystem, from its first byte */
   path: string;
-  /** byte of the device that is read at which the partition begins: 0 on a snapshot of it */
+  /** byte of the device that is read at which the partition begins: 0 on a snapshot or a clear side of it */
   readFrom: number;
 }
 

@@ -4,7 +4,7 @@ import { driverFor } from '../filesystem/index.ts';
 import { probe } from '../filesystem/probe.ts';
 import { readOs } from '../os/os-facts.ts';
 import type { FilesystemFacts } from '../protocol/index.ts';
-import { refuseBitLocker } from './bitlocker.ts';
+import { refuseBitLocker } from './bitlocker/refuse.ts';
 import { type OpenedLuks, openLuks, whyOpaque } from './luks.ts';
 import { inspectMember } from './lvm/inspect.ts';
 import { findMembers } from './lvm/members.ts';
@@ -85,7 +85,7 @@ const inspectVolume = async (volume: Volume, session: Session): Promise<Look> =>
 };
 
 const lookInto = async (volume: Volume, session: Session): Promise<Look> => {
-  const { device, size, name } = volume;
+  const { device } = volume;
   // numbers of nodes come again: only the volumes that were given are known by their device
   const found = volume.partition
     ? await probeOnce(device, session)
@@ -99,7 +99,7 @@ const lookInto = async (volume: Volume, session: Session): Promise<Look> => {
   }
   if (type === 'crypto_LUKS') return await inspectLuks(volume, facts, session);
   if (type === 'BitLocker') {
-    if (!session.raw) throw await refuseBitLocker(device, name, size, session.signal);
+    if (!session.raw) throw refuseBitLocker(volume, 'it was not opened');
     return rawLook(volume, facts, 'it is encrypted with BitLocker, and the task asks for a raw copy');
   }
   if (/_raid_member$/.test(type)) return keepRaidMember(volume, facts, session);

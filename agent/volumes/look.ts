@@ -1,13 +1,18 @@
 import { availableMemory, type Snapshot, snapshotInMemory } from '../disk/snapshot.ts';
 import { toImagingError } from '../errors.ts';
+import type { ImagePartition } from '../protocol/index.ts';
+import { clearSides } from './bitlocker/clear-sides.ts';
 import { type Inspected, type InspectOptions, inspectVolumes } from './inspect.ts';
 import type { Volume } from './volume.ts';
 
-/** A look, and the device from whose first byte on its extents are to be read. */
-export type Seen = Inspected & { source: string };
+export type Seen = Inspected & {
+  /** the device from whose first byte on its extents are to be read */
+  source: string;
+  decryptedFrom: ImagePartition['decryptedFrom'];
+};
 
 export type LookOptions = Omit<InspectOptions, 'replay'> & {
-  /** snapshots stay until this is disposed: after the last read */
+  /** snapshots and clear sides stay until this is disposed: after the last read */
   held: AsyncDisposableStack;
   /** most memory that changes may take, bytes; default: a quarter of what is free */
   memory?: number;
@@ -17,23 +22,33 @@ const MIB = 1024 * 1024;
 /** of the memory that is free: the engine's buffers and the tools need theirs */
 const SHARE = 0.25;
 
+const DECRYPTED =
+  'the image holds the clear content of its BitLocker volume; what is deployed from it is not encrypted: turn BitLocker on there again';
+
 /**
- * What volumes hold and what of it is used. Where a journal waits to be replayed, that happens on a snapshot in
- * memory, and the snapshot is what must be read: the volume itself is never written to. Where that does not
- * work out, the volume is kept whole, as it lies on the disk.
+ * What volumes hold and what of it is used. A BitLocker volume that can be opened is looked at, and read, as its
+ * clear side. Where a journal waits to be replayed, that happens on a snapshot in memory, and the snapshot is what
+ * must be read: the volume itself is never written to. Where that does not work out, the volume is kept whole, as it
+ * lies on the disk.
  *
  * @throws ImagingError as inspectVolumes
  */
 export const lookAtVolumes = async (volumes: readonly Volume[], options: LookOptions): Promise<Seen[]> => {
   const { held, memory, ...rest } = options;
-  const looks = await inspectVolumes(volumes, { ...rest, replay: false });
-  const seen = looks.map((look, at) => ({ ...look, source: volumes[at]?.device ?? '' }));
-  const dirty = volumes.filter((_, at) => looks[at]?.dirty);
+  const sides = await clearSides(volumes, { ...rest, held });
+  const looks = await inspectVolumes(sides, { ...rest, replay: false });
+  const seen = looks.map((look, at): Seen => {
+    const source = sides[at]?.device ?? '';
+    if (source === volumes[at]?.device) return { ...look, source, decryptedFrom: null };
+    const warnings = [...look.warnings, `${sides[at]?.name}: ${DECRYPTED}`];
+    return { ...look, source, decryptedFrom: 'bitlocker', warnings };
+  });
+  const dirty = sides.filter((_, at) => looks[at]?.dirty);
   if (dirty.length === 0) return seen;
   const again = await replayed(dirty, rest, held, memory);
   return seen.map((look, at) => {
     if (!look.dirty) return look;
-    if (typeof again !== 'string') return again.get(look.source) ?? look;
+    if (typeof again !== 'string') return { ...look, ...again.get(look.source) };
     const why = `its journal could not be replayed in memory: ${again}`;
     const reason = look.method === 'raw' ? `${look.reason}; ${why}`.slice(0, 400) : look.reason;
     return { ...look, reason, warnings: [...look.warnings, `${volumes[at]?.name}: ${why}`] };
@@ -46,7 +61,7 @@ const replayed = async (
   options: Omit<InspectOptions, 'replay'>,
   held: AsyncDisposableStack,
   memory: number | undefined,
-): Promise<Map<string, Seen> | string> => {
+): Promise<Map<string, Inspected & { source: string }> | string> => {
   const { signal } = options;
   await using making = new AsyncDisposableStack();
   const total = memory ?? (await availableMemory()) * SHARE;

@@ -46,7 +46,7 @@ const captureOptions = {
   level: { type: 'number', describe: 'zstd level, 1 to 19' },
   rescue: { type: 'boolean', describe: 'read around bad sectors; the image is marked damaged' },
   raw: { type: 'boolean', describe: 'keep encrypted volumes without a key, every block' },
-  'unlock-stdin': { type: 'boolean', describe: 'keys of LUKS volumes from standard input, one a line' },
+  'unlock-stdin': { type: 'boolean', describe: 'keys of encrypted volumes from standard input, one a line' },
   'unlock-file': { type: 'string', describe: 'the same from a file' },
 } as const;
 

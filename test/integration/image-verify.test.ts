@@ -34,7 +34,14 @@ const captured = async (t: ExecutionContext) => {
   const partition: ImagePartition = {
     ...{ name: 'p1', number: 1, start: START, size: SIZE, role: 'os', method: 'used', reason: '' },
     ...{ type: table.partitions[0]?.type ?? '', uuid: table.partitions[0]?.uuid ?? '', label: 'root' },
-    ...{ attributes: '', bootRecord: null, contains: [], damaged: [], map: file('p1.map') },
+    ...{
+      attributes: '',
+      bootRecord: null,
+      contains: [],
+      decryptedFrom: null,
+      damaged: [],
+      map: file('p1.map'),
+    },
     index: { ...file('p1.caibx'), chunks: SIZE / CHUNK },
     filesystem: { type: 'ext4', uuid: '', label: '', minimumBytes: null, usedBytes: null },
   };

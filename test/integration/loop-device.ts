@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { type Disk, listDisks } from '../../agent/disk/disk.ts';
 import { run } from '../../agent/process/run.ts';
+import type { Volume } from '../../agent/volumes/volume.ts';
 
 export const MIB = 1024 * 1024;
 
@@ -44,6 +45,12 @@ export const diskOf = async (path: string): Promise<Disk> => {
   if (!disk) throw new Error(`no disk ${path}`);
   return disk;
 };
+
+/** The loop device as a partition that a capture looks into. */
+export const partitionOn = (device: string, size: number, name = 'p1'): Volume => ({
+  ...{ device, size, name },
+  partition: true,
+});
 
 /** SHA-256 of everything that a device or file holds. */
 export const hashOf = async (path: string): Promise<string> => {

@@ -211,6 +211,7 @@ export const manifestOf = (image: string, version: number, content: TestImage, m
           map: { name: 'p1.map', size: map.length, sha256: sha256(map) },
           bootRecord: null,
           contains: [],
+          decryptedFrom: null,
           damaged: [],
         },
       ],

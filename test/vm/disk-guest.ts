@@ -25,20 +25,10 @@ import { collectInventory } from '../../agent/machine/inventory.ts';
 import { power } from '../../agent/machine/power.ts';
 import { run } from '../../agent/process/run.ts';
 import type { DiskHint, Plan, PlannedPartition } from '../../agent/protocol/index.ts';
+import { printFact } from './guest.ts';
 
 const MIB = 1024 * 1024;
 const { signal } = new AbortController();
-
-const fact = async (name: string, find: () => Promise<unknown>): Promise<void> => {
-  let value: unknown;
-  try {
-    value = await find();
-  } catch (thrown) {
-    const error = toImagingError(thrown);
-    value = { error: error.code, message: error.message, details: error.details };
-  }
-  console.log(`FACT ${JSON.stringify({ name, value })}`);
-};
 
 const disks = await listDisks();
 
@@ -218,29 +208,29 @@ const fullFirmware = async () => {
   return { reason, without, placed, withFallback: await setBootEntry(options), menu: await readBootMenu() };
 };
 
-await fact('disks', async () => disks);
-await fact('flags', readOnlyFlags);
-await fact('identity', readIdentity);
-await fact('select.none', async () => await selected(undefined, 'deploy'));
-await fact('select.nvme', async () => await selected({ serial: 'NVME-1' }, 'deploy'));
-await fact('select.usb', async () => await selected({ serial: 'USB-1' }, 'deploy'));
-await fact('select.read-only.deploy', async () => await selected({ serial: 'RO-1' }, 'deploy'));
-await fact('select.read-only.capture', async () => await selected({ serial: 'RO-1' }, 'capture'));
-await fact('select.nothing', async () => await selected({ serial: 'NONE' }, 'deploy'));
-await fact('claim.read-only', async () => {
+await printFact('disks', async () => disks);
+await printFact('flags', readOnlyFlags);
+await printFact('identity', readIdentity);
+await printFact('select.none', async () => await selected(undefined, 'deploy'));
+await printFact('select.nvme', async () => await selected({ serial: 'NVME-1' }, 'deploy'));
+await printFact('select.usb', async () => await selected({ serial: 'USB-1' }, 'deploy'));
+await printFact('select.read-only.deploy', async () => await selected({ serial: 'RO-1' }, 'deploy'));
+await printFact('select.read-only.capture', async () => await selected({ serial: 'RO-1' }, 'capture'));
+await printFact('select.nothing', async () => await selected({ serial: 'NONE' }, 'deploy'));
+await printFact('claim.read-only', async () => {
   // chosen by somebody who does not ask selectDisk: the claim itself must find out
   await using claim = await claimDisk(selectDisk(disks, { serial: 'RO-1' }, 'capture'));
   return claim.path;
 });
-await fact('write without a claim', async () => {
+await printFact('write without a claim', async () => {
   await writeAt((await bySerial('NVME-1')).path, [{ offset: 0, bytes: new Uint8Array(512) }]);
 });
-await fact('deploy', deploy);
+await printFact('deploy', deploy);
 await run('udevadm', ['settle']);
-await fact('flags after release', readOnlyFlags);
-await fact('deploy again', deployAgain);
-await fact('menu', readBootMenu);
-await fact('read-only look', async () => {
+await printFact('flags after release', readOnlyFlags);
+await printFact('deploy again', deployAgain);
+await printFact('menu', readBootMenu);
+await printFact('read-only look', async () => {
   const disk = await bySerial('SATA-1');
   const before = await hashOf(disk.path);
   const found: Record<string, unknown> = {};
@@ -261,7 +251,7 @@ await fact('read-only look', async () => {
   await flushDevice(disk.path);
   return { found, same: before === (await hashOf(disk.path)), table: (await readTable(disk.path)).kind };
 });
-await fact('4096', async () => {
+await printFact('4096', async () => {
   await using claim = await claimDisk(await bySerial('4KN-1'));
   const plan = planFor(claim.disk, '33333333-3333-4333-8333-333333333333');
   await removeTable(claim);
@@ -270,9 +260,9 @@ await fact('4096', async () => {
   const sector = await readAt(claim.path, 4096, 8);
   return sector.toString('latin1');
 });
-await fact('inventory', collectInventory);
-await fact('fallback', fallback);
-await fact('full firmware', fullFirmware);
+await printFact('inventory', collectInventory);
+await printFact('fallback', fallback);
+await printFact('full firmware', fullFirmware);
 const chainOf = async (logical: PlannedPartition[]) => {
   await using claim = await claimDisk(await bySerial('4KN-1'));
   const plan: Plan = {
@@ -302,7 +292,7 @@ const chainOf = async (logical: PlannedPartition[]) => {
 };
 const logicalAt = (number: number, start: number, lead: number) =>
   partition(number, start, 2 * MIB, { type: '83', bootRecord: start - lead });
-await fact(
+await printFact(
   'chain',
   async () =>
     await chainOf(
@@ -311,7 +301,7 @@ await fact(
       ),
     ),
 );
-await fact(
+await printFact(
   'chain backwards',
   async () => await chainOf([100, 60, 30].map((at, index) => logicalAt(5 + index, at * MIB, MIB))),
 );

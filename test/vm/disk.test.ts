@@ -1,28 +1,19 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { PROJECT } from '../../initramfs/build/lists.ts';
 import { buildInitramfs } from '../../initramfs/build.ts';
-import { type MachineExit, startMachine } from '../../scripts/lib/vm/machine.ts';
+import type { MachineOptions } from '../../scripts/lib/vm/machine.ts';
+import { hashOf } from '../integration/loop-device.ts';
 import { runFilesystemGuest } from './filesystem-machine.ts';
+import { type GuestRun, runGuest } from './run-guest.ts';
 
 const MIB = 1024 * 1024;
-// biome-ignore lint/suspicious/noExplicitAny: facts are whatever the guest printed
-type Facts = Map<string, any>;
-
-const facts: Facts = new Map();
-let exit: MachineExit | undefined;
+let facts: GuestRun['facts'] = new Map();
+let exit: GuestRun['exit'] | undefined;
 let files: Record<string, string> = {};
 const hashes: Record<string, string> = {};
-
-const hashOf = async (path: string): Promise<string> => {
-  const hash = createHash('sha256');
-  for await (const block of createReadStream(path, { highWaterMark: MIB })) hash.update(block);
-  return hash.digest('hex');
-};
 
 let folder = '';
 test.before(async () => {
@@ -41,7 +32,7 @@ test.before(async () => {
     ),
   );
   for (const [name, path] of Object.entries(files)) hashes[name] = await hashOf(path);
-  const machine = await startMachine({
+  const machine: MachineOptions = {
     firmware: 'uefi',
     memory: 1536,
     kernel: {
@@ -58,16 +49,8 @@ test.before(async () => {
       { file: files['read-only'] ?? '', bus: 'virtio', serial: 'RO-1', readOnly: true },
       { file: files['4kn'] ?? '', bus: 'virtio', serial: '4KN-1', sectorSize: 4096 },
     ],
-  });
-  exit = await machine.waitForExit({ timeoutMs: 12 * 60_000 }).finally(() => {
-    for (const line of machine.console().split('\n')) {
-      const json = /FACT (\{.*\})\s*$/.exec(line)?.[1];
-      if (!json) continue;
-      const { name, value } = JSON.parse(json);
-      facts.set(name, value);
-    }
-    if (process.env['FOG_TEST_PRINT']) console.log(machine.console());
-  });
+  };
+  ({ exit, facts } = await runGuest(machine, { timeoutMs: 12 * 60_000 }));
 });
 
 test.after.always(async () => {

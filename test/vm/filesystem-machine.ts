@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PROJECT } from '../../initramfs/build/lists.ts';
 import { buildInitramfs } from '../../initramfs/build.ts';
-import { startMachine } from '../../scripts/lib/vm/machine.ts';
+import type { MachineOptions } from '../../scripts/lib/vm/machine.ts';
+import { runGuest } from './run-guest.ts';
 
 const MIB = 1024 * 1024;
 
@@ -31,7 +32,7 @@ export const runFilesystemGuest = async (): Promise<Map<string, FilesystemFact>>
         return { file: join(folder, name), bus: 'virtio' as const, serial: name };
       }),
     );
-    const machine = await startMachine({
+    const machine: MachineOptions = {
       firmware: 'bios',
       memory: 1536,
       kernel: {
@@ -42,13 +43,8 @@ export const runFilesystemGuest = async (): Promise<Map<string, FilesystemFact>>
       nics: [{ mac: '52:54:00:12:34:56' }],
       uuid: '4c4c4544-0043-3510-8052-b4c04f564231',
       disks,
-    });
-    await machine.waitForExit({ timeoutMs: 12 * 60_000 });
-    if (process.env['FOG_TEST_PRINT']) console.log(machine.console());
-    const facts = machine.console().matchAll(/FACT (\{.*\})\s*$/gm);
-    return new Map(
-      [...facts].map(([, json = '']) => Object.values(JSON.parse(json)) as [string, FilesystemFact]),
-    );
+    };
+    return (await runGuest(machine, { timeoutMs: 12 * 60_000 })).facts;
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -3,6 +3,8 @@ import { copyFile, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promi
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from '../../agent/process/run.ts';
+import { fillWindows, makeNtfs } from '../integration/bitlocker-ntfs.ts';
+import { encryptVolume, RECOVERY_PASSWORD } from '../integration/bitlocker-volume.ts';
 import { lvm, placesOf } from '../integration/lvm.ts';
 
 const MIB = 1024 * 1024;
@@ -166,4 +168,22 @@ export const makeSource = async (file: string): Promise<void> => {
     ]);
     await rm(part);
   }
+};
+
+/** One NTFS as it is, and as BitLocker volumes: suspended with each kind of cipher (`BLS…`), and locked (`BLL4`). */
+export const makeBitLocker = async (folder: string): Promise<Record<string, string>> => {
+  const ntfs = await makeNtfs(join(folder, 'NTFS'), 24 * MIB, fillWindows);
+  const recoveryPassword = RECOVERY_PASSWORD;
+  const recipes = {
+    BLS0: { encryption: 0x8000, recoveryPassword, clearKey: true },
+    BLS2: { encryption: 0x8002, tpm: true, clearKey: true },
+    BLS4: { encryption: 0x8004, tpm: true, recoveryPassword, clearKey: true },
+    BLL4: { encryption: 0x8004, tpm: true, recoveryPassword },
+  } as const;
+  const files: Record<string, string> = { NTFS: ntfs.file };
+  for (const [name, recipe] of Object.entries(recipes)) {
+    files[name] = join(folder, name);
+    await writeFile(files[name], (await encryptVolume(ntfs, recipe)).volume);
+  }
+  return files;
 };

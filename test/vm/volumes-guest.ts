@@ -1,10 +1,9 @@
 // Runs inside the initramfs in place of the agent: what needs device-mapper. Prints facts as JSON lines;
 // volumes.test.ts says what they must be.
 import { spawn } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { createReadStream } from 'node:fs';
-import { mkdtemp, open, readdir, readFile, rmdir } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline/promises';
@@ -15,9 +14,8 @@ import { addPartitions, flushDevice } from '../../agent/disk/partition-nodes.ts'
 import { snapshotInMemory } from '../../agent/disk/snapshot.ts';
 import { readTable, writeTable } from '../../agent/disk/table.ts';
 import { takeDownLeftovers } from '../../agent/disk/take-down.ts';
-import { ImagingError, toImagingError } from '../../agent/errors.ts';
+import { ImagingError } from '../../agent/errors.ts';
 import { totalLength } from '../../agent/filesystem/extents.ts';
-import type { Extent } from '../../agent/image/extent.ts';
 import { createLog } from '../../agent/log.ts';
 import { power } from '../../agent/machine/power.ts';
 import { run } from '../../agent/process/run.ts';
@@ -30,25 +28,19 @@ import { findMembers } from '../../agent/volumes/lvm/members.ts';
 import { openRuns } from '../../agent/volumes/lvm/node.ts';
 import { replayJournal } from '../../agent/volumes/replay.ts';
 import type { Volume } from '../../agent/volumes/volume.ts';
+import { RECOVERY_PASSWORD } from '../integration/bitlocker-volume.ts';
+import { hashOf, partitionOn } from '../integration/loop-device.ts';
 import { lvm } from '../integration/lvm.ts';
+import { printBitLocker } from './bitlocker-guest.ts';
+import { copyExtents, printFact } from './guest.ts';
 import { writeTree } from './volumes-disks.ts';
 
 const MIB = 1024 * 1024;
 const { signal } = new AbortController();
 const KEY = `canary ${randomBytes(9).toString('base64url')}`;
 
-const fact = async (name: string, find: () => Promise<unknown>): Promise<void> => {
-  const began = performance.now();
-  let value: unknown;
-  try {
-    value = await find();
-  } catch (thrown) {
-    const error = toImagingError(thrown);
-    value = { error: error.code, message: error.message, details: error.details };
-  }
-  const seconds = (performance.now() - began) / 1000;
-  console.log(`FACT ${JSON.stringify({ name, value, seconds }).replaceAll(KEY, 'THE KEY')}`);
-};
+const fact = async (name: string, find: () => Promise<unknown>): Promise<void> =>
+  await printFact(name, find, [KEY]);
 
 const disks = new Map((await listDisks()).map((disk) => [disk.serial ?? disk.name, disk]));
 const diskOf = (serial: string): Disk => {
@@ -68,23 +60,6 @@ const summary = ({ method, reason, filesystem, contains, os, source, extents, wa
   replayed: source.startsWith('/dev/mapper/'),
   used: totalLength(extents),
 });
-
-const copy = async (from: string, to: string, extents: readonly Extent[]): Promise<void> => {
-  await using source = await open(from, 'r');
-  await using target = await open(to, 'r+');
-  const block = Buffer.alloc(4 * MIB);
-  for (const { offset, length } of extents) {
-    for (let done = 0; done < length; ) {
-      const part = Math.min(block.length, length - done);
-      const { bytesRead } = await source.read(block, 0, part, offset + done);
-      if (bytesRead === 0) throw new Error(`${from} ends early`);
-      await target.write(block, 0, bytesRead, offset + done);
-      done += bytesRead;
-    }
-  }
-  await target.sync();
-  await flushDevice(to);
-};
 
 /** The files as their own list of sums says they are; how many were right. */
 const filesOf = async (device: string, type: string): Promise<string> => {
@@ -118,12 +93,6 @@ const check = async (device: string, type: string): Promise<number> => {
   return (await run(tool, [...args, device], { timeoutMs: 300_000 })).exitCode;
 };
 
-const hashOf = async (path: string): Promise<string> => {
-  const hash = createHash('sha256');
-  for await (const block of createReadStream(path, { highWaterMark: 4 * MIB })) hash.update(block);
-  return hash.digest('hex');
-};
-
 /** Everything that a capture could have left behind. */
 const leftovers = async (): Promise<string> => {
   const { stdout: mapped } = await run('dmsetup', ['ls']);
@@ -150,7 +119,7 @@ const watch = async (): Promise<void> => {
     for (const file of ['cmdline', 'environ']) {
       const text = await readFile(`/proc/${pid}/${file}`, 'latin1').catch(() => '');
       looked += 1;
-      if (text.includes(KEY)) keySeen += 1;
+      if (text.includes(KEY) || text.includes(RECOVERY_PASSWORD)) keySeen += 1;
     }
   }
   watching = false;
@@ -158,10 +127,7 @@ const watch = async (): Promise<void> => {
 
 const source = diskOf('SRC');
 const { partitions } = await readTable(source.path);
-const volumes: Volume[] = partitions.map(({ path: device, size, number }) => ({
-  ...{ device, size, name: `p${number}` },
-  partition: true,
-}));
+const volumes: Volume[] = partitions.map(({ path, size, number }) => partitionOn(path, size, `p${number}`));
 const kinds = ['', 'ext4', 'xfs', 'btrfs'];
 
 /** Partition 1 twice as large, the rest as it was, and the table written at the end. */
@@ -189,7 +155,7 @@ const deploy = async () => {
   const results: unknown[] = [];
   for (const [at, one] of looks.entries()) {
     const node = nodes.get(`p${at + 1}`) ?? '';
-    await copy(one.source, node, one.extents);
+    await copyExtents(one.source, node, one.extents);
     const type = kinds[at] ?? '';
     // what was kept raw lies there as the power cut left it
     if (type && one.source.startsWith('/dev/mapper/'))
@@ -293,8 +259,8 @@ const withRoot = async (
 };
 
 const encrypted: Volume[] = ['LUK2', 'LUK1'].map((serial) => {
-  const { path: device, size } = diskOf(serial);
-  return { device, size, name: serial, partition: true };
+  const { path, size } = diskOf(serial);
+  return partitionOn(path, size, serial);
 });
 
 const copyEncrypted = async () => {
@@ -306,7 +272,7 @@ const copyEncrypted = async () => {
     await run('dd', ['if=/dev/zero', `of=${target}`, 'bs=4M', 'count=40', 'status=none'], {
       okExitCodes: [0, 1],
     });
-    await copy(one.source, target, one.extents);
+    await copyExtents(one.source, target, one.extents);
     await using opened = await openLuks(target, [KEY], { writable: false, signal });
     const judge = async (device: string) =>
       void results.push([await check(device, 'ext4'), await filesOf(device, 'ext4')]);
@@ -389,6 +355,7 @@ await fact('wrong key', async () => {
 await fact('with key', copyEncrypted);
 await fact('encrypted hashes', async () => await Promise.all(encrypted.map(({ device }) => hashOf(device))));
 await fact('killed', killed);
+await printBitLocker(async (device) => await filesOf(device, 'ntfs3'));
 await fact('after all', leftovers);
 await fact('key seen', async () => ({ keySeen, looked }));
 clearInterval(watcher);

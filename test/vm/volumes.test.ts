@@ -5,19 +5,24 @@ import test from 'ava';
 import { driverFor } from '../../agent/filesystem/index.ts';
 import { PROJECT } from '../../initramfs/build/lists.ts';
 import { buildInitramfs } from '../../initramfs/build.ts';
-import { type MachineExit, startMachine } from '../../scripts/lib/vm/machine.ts';
+import type { MachineOptions } from '../../scripts/lib/vm/machine.ts';
 import { hashOf } from '../integration/loop-device.ts';
-import { makeSource, ROOT_FILES } from './volumes-disks.ts';
+import { type GuestRun, runGuest } from './run-guest.ts';
+import { makeBitLocker, makeSource, ROOT_FILES } from './volumes-disks.ts';
 
 const MIB = 1024 * 1024;
 /** of writeTree */
 const ALL_FILES = String(ROOT_FILES - ROOT_FILES / 4);
-// biome-ignore lint/suspicious/noExplicitAny: facts are whatever the guest printed
-const facts = new Map<string, any>();
-let exit: MachineExit | undefined;
+/** of fillWindows */
+const WINDOWS_FILES = '20';
+let facts: GuestRun['facts'] = new Map();
+let exit: GuestRun['exit'] | undefined;
 let folder = '';
-let before = '';
+const before: Record<string, string> = {};
 const files: Record<string, string> = {};
+/** in the order of attachment; what nothing may write to comes first */
+const SOURCES = ['SRC', 'BLS0', 'BLS2', 'BLS4', 'BLL4'];
+const TARGETS = ['DST', 'DST2', 'DST3', 'LUK2', 'LUK1'];
 
 test.before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'vm-volumes-'));
@@ -27,32 +32,25 @@ test.before(async () => {
     killed: join(import.meta.dirname, 'volumes-killed.ts'),
   };
   await buildInitramfs({ out, entries });
-  for (const [name, size] of Object.entries({ DST: 1400, DST2: 160, LUK2: 96, LUK1: 80 })) {
+  for (const [name, size] of Object.entries({ DST: 1400, DST2: 160, DST3: 24, LUK2: 96, LUK1: 80 })) {
     files[name] = join(folder, name);
     await writeFile(files[name], '');
     await truncate(files[name], size * MIB);
   }
   files['SRC'] = join(folder, 'SRC');
   await makeSource(files['SRC']);
-  before = await hashOf(files['SRC']);
-  const machine = await startMachine({
+  Object.assign(files, await makeBitLocker(folder));
+  for (const name of [...SOURCES, 'NTFS']) before[name] = await hashOf(files[name] ?? '');
+  const machine: MachineOptions = {
     memory: 1024,
     kernel: {
       image: join(out, 'vmlinuz'),
       initrd: join(out, 'initrd.img'),
-      commandLine: 'console=ttyS0',
+      commandLine: 'console=ttyS0 panic=-1',
     },
-    disks: ['SRC', 'DST', 'DST2', 'LUK2', 'LUK1'].map((serial) => ({ file: files[serial] ?? '', serial })),
-  });
-  exit = await machine.waitForExit({ timeoutMs: 20 * 60_000 }).finally(() => {
-    for (const line of machine.console().split('\n')) {
-      const json = /FACT (\{.*\})\s*$/.exec(line)?.[1];
-      if (!json) continue;
-      const { name, value } = JSON.parse(json);
-      facts.set(name, value);
-    }
-    if (process.env['FOG_TEST_PRINT']) console.log(machine.console());
-  });
+    disks: [...SOURCES, ...TARGETS].map((serial) => ({ file: files[serial] ?? '', serial })),
+  };
+  ({ exit, facts } = await runGuest(machine, { timeoutMs: 20 * 60_000 }));
 });
 
 test.after.always(async () => {
@@ -61,8 +59,10 @@ test.after.always(async () => {
 
 test('the guest came to its end, and the source was read only', async (t) => {
   t.is(exit?.reason, 'guest-shutdown');
-  t.is(exit?.disks[0]?.writes, 0);
-  t.is(await hashOf(files['SRC'] ?? ''), before);
+  for (const [at, name] of SOURCES.entries()) {
+    t.is(exit?.disks[at]?.writes, 0, name);
+    t.is(await hashOf(files[name] ?? ''), before[name] ?? '', name);
+  }
 });
 
 test('LVM: used blocks by logical volume', (t) => {
@@ -153,6 +153,44 @@ test('LUKS: whole without a key, refused with a wrong one, used ciphertext with 
   ]);
   t.is(clear, 0);
   t.deepEqual(facts.get('encrypted hashes'), facts.get('make encrypted'));
+});
+
+const CLEAR = 'the image holds the clear content of its BitLocker volume';
+
+test('BitLocker that is suspended: the used blocks of its clear NTFS without a key, with every cipher', (t) => {
+  for (const serial of ['BLS0', 'BLS2', 'BLS4']) {
+    const look = facts.get(`bitlocker ${serial}`);
+    t.is(look.error, undefined, look.message);
+    t.like(look, { method: 'used', type: 'ntfs', label: 'Daten', decryptedFrom: 'bitlocker', readOnly: '1' });
+    t.is(look.hash, before['NTFS'], `${serial}: the clear side is the NTFS that was encrypted`);
+    t.true(look.used > 2 * MIB && look.used < 12 * MIB, String(look.used));
+    t.true(look.warnings.join().startsWith(`${serial}: ${CLEAR}`), look.warnings.join());
+  }
+});
+
+test('BitLocker deployed: a clean NTFS with every file, and nothing of BitLocker is left where it was before', (t) => {
+  t.deepEqual(facts.get('bitlocker deployed'), {
+    ...{ type: 'ntfs', ambiguous: false, exitCode: 0, cleared: true, files: WINDOWS_FILES },
+  });
+});
+
+test('BitLocker that is locked: refused without a key and with a wrong one, whole when asked for, clear with the recovery password', (t) => {
+  const none = facts.get('bitlocker no key');
+  t.is(none.error, 'UNLOCK_FAILED');
+  t.regex(none.message, /BLL4: .*brings no key.*manage-bde.*25165824 bytes/);
+  t.is(facts.get('bitlocker wrong key').error, 'UNLOCK_FAILED');
+  t.regex(facts.get('bitlocker wrong key').message, /none of the task's keys opens it/);
+  const raw = facts.get('bitlocker raw');
+  t.like(raw, {
+    method: 'raw',
+    type: 'BitLocker',
+    decryptedFrom: null,
+    used: 24 * MIB,
+    hash: before['BLL4'],
+  });
+  const unlocked = facts.get('bitlocker unlocked');
+  t.like(unlocked, { method: 'used', type: 'ntfs', decryptedFrom: 'bitlocker', hash: before['NTFS'] });
+  t.is(facts.get('bitlocker cryptsetup'), before['NTFS'], 'what cryptsetup opens is the same');
 });
 
 test('a key is on no command line and in no environment', (t) => {

@@ -40,6 +40,7 @@ export const partitionOf = (
   map: null,
   bootRecord: null,
   contains: [],
+  decryptedFrom: null,
   damaged: [],
 });
 

@@ -278,3 +278,14 @@ test('a predicate over the partition decides what can grow: by default LVM can, 
     filesystem?.type === 'crypto_LUKS';
   t.true(grows('crypto_LUKS', 'raw', { growable }));
 });
+
+test('what was encrypted when it was captured is told to whoever deploys it', (t) => {
+  const image = windows();
+  for (const partition of image.disks[0]?.partitions ?? []) {
+    if (partition.role === 'os') partition.decryptedFrom = 'bitlocker';
+  }
+  const { warnings } = planDeploy(image, target({ size: 117 * MIB + 60 * GIB + 601 * MIB }), uefi);
+  t.deepEqual(warnings, [
+    'p3 was encrypted with BitLocker when it was captured and is not here: turn it on again',
+  ]);
+});

@@ -29,6 +29,7 @@ const partition = (number: number, start: number, size: number): Manifest['disks
   map: { name: `p${number}.map`, size: 40, sha256: 'b'.repeat(64) },
   bootRecord: null,
   contains: [],
+  decryptedFrom: null,
   damaged: [],
 });
 

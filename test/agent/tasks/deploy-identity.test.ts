@@ -24,7 +24,7 @@ const part = (number: number, role: Part['role'], filesystem: string, contains: 
     attributes: '',
   },
   ...{ uuid: `UUID-${number}`, role, filesystem: facts(filesystem), method: 'used' as const, reason: '' },
-  ...{ index: null, map: null, bootRecord: null, contains, damaged: [] },
+  ...{ index: null, map: null, bootRecord: null, contains, decryptedFrom: null, damaged: [] },
 });
 
 const volume = (kind: Volume['kind'], filesystem: string): Volume => ({

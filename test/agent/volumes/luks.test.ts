@@ -1,5 +1,4 @@
 import test from 'ava';
-import { bitLockerState } from '../../../agent/volumes/bitlocker.ts';
 import { judgeLuks2, parseCryptTable } from '../../../agent/volumes/luks.ts';
 
 const segment = {
@@ -59,12 +58,4 @@ test('the mapping says where the ciphertext begins, LUKS 1 and 2', (t) => {
   ]) {
     t.throws(() => parseCryptTable(other), { code: 'TOOL_FAILED' }, other);
   }
-});
-
-test('BitLocker: a clear key beside the volume is told from a lock', (t) => {
-  const dump = (protection: string) =>
-    `Info for BITLK device /dev/sda3.\nVersion:      \t2\nKeyslots:\n 0: VMK\n\tGUID:       \t0\n\tProtection: \t${protection}\n\tSalt:       \t\n 1: FVEK\n`;
-  t.is(bitLockerState(dump('VMK protected with clear key')), 'clear key');
-  t.is(bitLockerState(dump('VMK protected with recovery passphrase')), 'locked');
-  t.is(bitLockerState(''), 'unknown');
 });
