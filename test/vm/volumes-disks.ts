@@ -3,6 +3,7 @@ import { copyFile, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promi
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from '../../agent/process/run.ts';
+import { onRange } from '../../scripts/lib/system/gpt-disk.ts';
 import { fillWindows, makeNtfs } from '../integration/bitlocker-ntfs.ts';
 import { encryptVolume, RECOVERY_PASSWORD } from '../integration/bitlocker-volume.ts';
 import { lvm, placesOf } from '../integration/lvm.ts';
@@ -54,23 +55,6 @@ export const makeDirty = async (file: string, size: number, make: string[]): Pro
   await rm(alive);
 };
 
-/** A node for a range of a file, and back again. */
-export const withLoop = async (
-  file: string,
-  { offset, length }: { offset: number; length: number },
-  work: (device: string) => Promise<void>,
-): Promise<void> => {
-  const range = ['--offset', String(offset), '--sizelimit', String(length)];
-  const device = (await run('losetup', ['--find', '--show', ...range, file])).stdout.trim();
-  await run('blockdev', ['--setrw', device]);
-  try {
-    await work(device);
-    await run('blockdev', ['--flushbufs', device]);
-  } finally {
-    await run('losetup', ['--detach', device]);
-  }
-};
-
 /** `vg` with root (ext4), var (XFS), swap and wide (ext4 in two pieces with another between). */
 export const makeGroup = async (device: string): Promise<void> => {
   const create = async (name: string, size: string) =>
@@ -92,7 +76,7 @@ export const makeGroup = async (device: string): Promise<void> => {
   for (const [name, [tool = '', ...args]] of Object.entries(makes)) {
     const [place] = places.get(name) ?? [];
     if (!place) throw new Error(`no ${name}`);
-    await withLoop(place.device, place, async (node) => {
+    await onRange(place.device, { start: place.offset, size: place.length }, async (node) => {
       await run(tool, [...args, node]);
       if (name !== 'swap')
         await mounted(node, async (folder) => {
@@ -151,9 +135,9 @@ export const makeSource = async (file: string): Promise<void> => {
     input: `label: gpt\n${lines.map(({ line }) => line).join('\n')}\n`,
   });
   for (const [at, partition] of partitions.entries()) {
-    const offset = (lines[at]?.start ?? 0) * MIB;
+    const start = (lines[at]?.start ?? 0) * MIB;
     if (!('make' in partition)) {
-      await withLoop(file, { offset, length: partition.mib * MIB }, makeGroup);
+      await onRange(file, { start, size: partition.mib * MIB }, makeGroup);
       continue;
     }
     const part = `${file}.part`;
@@ -162,7 +146,7 @@ export const makeSource = async (file: string): Promise<void> => {
       `if=${part}`,
       `of=${file}`,
       'bs=1M',
-      `seek=${offset / MIB}`,
+      `seek=${start / MIB}`,
       'conv=notrunc,sparse',
       'status=none',
     ]);

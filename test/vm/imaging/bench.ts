@@ -12,6 +12,7 @@ import {
   type Manifest,
   manifestSchema,
   type TaskResult,
+  type TaskSecrets,
 } from '../../../agent/protocol/index.ts';
 import { buildInitramfs } from '../../../initramfs/build.ts';
 import { root } from '../../../scripts/lib/root.ts';
@@ -30,7 +31,13 @@ export interface Bench {
   killServer(): Promise<void>;
   startServer(): Promise<void>;
   addHost(name: string, mac: string): Promise<void>;
-  addTask(host: string, type: string, params: object, after?: 'poweroff' | 'stay'): Promise<string>;
+  addTask(
+    host: string,
+    type: string,
+    params: object,
+    after?: 'poweroff' | 'stay',
+    secrets?: TaskSecrets,
+  ): Promise<string>;
   /**
    * A machine that runs the agent: the boot files that the server gives this MAC, without the minutes of PXE.
    * `debug`: its shell, at which `fog` runs the agent.
@@ -116,8 +123,8 @@ export const createBench = async (t: Cleanup): Promise<Bench> => {
     addHost: async (name, mac) => {
       await api.post('/api/hosts', { name, macs: [mac] });
     },
-    addTask: async (host, type, params, after = 'poweroff') =>
-      (await api.post<TaskAnswer>('/api/tasks', { host, type, params, after })).id,
+    addTask: async (host, type, params, after = 'poweroff', secrets) =>
+      (await api.post<TaskAnswer>('/api/tasks', { host, type, params, after, secrets })).id,
     startAgent: async (mac, { debug = false, ...options }) => {
       const boot = await bootFilesOf(port, mac, folder);
       if (debug) boot.commandLine += ' fog.debug';

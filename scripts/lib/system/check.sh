@@ -1,14 +1,15 @@
 #!/bin/sh
-# Runs in the demo's system at each start: says on the serial console what the demo needs to know.
+# Runs in the systems of demo and tests at each start: says on the serial console what they need to know.
 # It writes to the device itself: a service's terminal is hung up when the login prompt starts.
 # BLAKE2: an emulated processor has no instructions for SHA-256.
 cd / || exit 1
-files=$(cat /var/lib/fog-demo/root.b2 /var/lib/fog-demo/data.b2 | wc -l)
-if b2sum --quiet -c /var/lib/fog-demo/root.b2 && b2sum --quiet -c /var/lib/fog-demo/data.b2; then
-  hashes=ok
-else
-  hashes=bad
-fi
+files=$(cat /var/lib/fog-check/*.b2 | wc -l)
+hashes=ok
+for list in /var/lib/fog-check/*.b2; do
+  b2sum --quiet -c "$list" || hashes=bad
+done
+# what the root filesystem lies on, from its device down to the disk: part/disk, lvm/crypt/part/disk
+stack=$(lsblk --inverse --noheadings --list --output TYPE "$(findmnt -no SOURCE /)" | paste -sd/)
 root=$(df -B1 --output=size / | tail -n1 | tr -d ' ')
 swap=$(awk '/^SwapTotal/ {print $2}' /proc/meminfo)
 firmware=bios
@@ -20,7 +21,7 @@ if [ -d /sys/firmware/efi ]; then
 fi
 # a machine that is told so (SMBIOS OEM string) is worked with: 500 MB written and deleted again
 churned=0
-if grep -q fog-demo:churn /sys/firmware/dmi/tables/DMI 2>/dev/null; then
+if grep -q fog-check:churn /sys/firmware/dmi/tables/DMI 2>/dev/null; then
   head -c 1000000 /dev/urandom >/run/block
   for file in 0 1 2 3 4 5 6 7 8 9; do
     for block in 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9; do
@@ -33,4 +34,4 @@ if grep -q fog-demo:churn /sys/firmware/dmi/tables/DMI 2>/dev/null; then
   sync
 fi
 change=$(cat /srv/change 2>/dev/null)
-echo "FOG-DEMO hashes=$hashes files=$files root=$root swap=$swap firmware=$firmware change=${change:-none} churned=$churned end" >/dev/ttyS0
+echo "FOG-CHECK hashes=$hashes files=$files stack=$stack root=$root swap=$swap firmware=$firmware change=${change:-none} churned=$churned end" >/dev/ttyS0

@@ -1,6 +1,7 @@
-import { open, readFile } from 'node:fs/promises';
+import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '../../../agent/process/run.ts';
+import { kernelOf } from './configure.ts';
 
 export interface BootCodeOptions {
   /** disk image file */
@@ -9,9 +10,37 @@ export interface BootCodeOptions {
   tree: string;
   /** first byte of the BIOS boot partition on the disk */
   biosPartition: number;
-  /** number of the partition that holds /boot/grub */
-  rootPartition: number;
+  /** the folder of grub.cfg as GRUB names it: `(hd0,gpt2)/boot/grub` */
+  prefix: string;
 }
+
+export interface GrubOptions {
+  tree: string;
+  /** UUID of the filesystem that holds /boot */
+  uuid: string;
+  /** path of /boot on it: `/boot`, or nothing where it is a filesystem of its own */
+  boot: '/boot' | '';
+  /** the kernel's `root=` */
+  root: string;
+}
+
+/** The tree's own /boot/grub/grub.cfg: its one kernel at once, on screen and serial port. */
+export const writeGrubConfig = async ({ tree, uuid, boot, root }: GrubOptions): Promise<void> => {
+  const kernel = await kernelOf(tree);
+  const lines = [
+    'serial --unit=0 --speed=115200',
+    'terminal_input console serial',
+    'terminal_output console serial',
+    'set timeout=0',
+    `search --no-floppy --fs-uuid --set=root ${uuid}`,
+    `linux ${boot}/vmlinuz-${kernel} root=${root} ro console=tty0 console=ttyS0,115200 quiet`,
+    `initrd ${boot}/initrd.img-${kernel}`,
+    'boot',
+    '',
+  ];
+  await mkdir(join(tree, 'boot/grub'), { recursive: true });
+  await writeFile(join(tree, 'boot/grub/grub.cfg'), lines.join('\n'));
+};
 
 /**
  * What grub-install does for a BIOS machine, on an image file: core.img into the BIOS boot partition,
@@ -26,7 +55,7 @@ export const writeBootCode = async ({
   disk,
   tree,
   biosPartition,
-  rootPartition,
+  prefix,
 }: BootCodeOptions): Promise<void> => {
   const modules = 'biosdisk part_gpt ext2 normal linux search search_fs_uuid configfile serial terminal echo';
   await run('chroot', [
@@ -37,7 +66,7 @@ export const writeBootCode = async ({
     '-o',
     '/var/tmp/core.img',
     '-p',
-    `(hd0,gpt${rootPartition})/boot/grub`,
+    prefix,
     ...modules.split(' '),
   ]);
   const core = await readFile(join(tree, 'var/tmp/core.img'));
