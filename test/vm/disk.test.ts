@@ -200,7 +200,7 @@ test('identity and inventory say what the machine is', (t) => {
   const inventory = facts.get('inventory');
   t.is(inventory.error, undefined, inventory.message);
   t.true(inventory.memoryBytes > 1024 * MIB);
-  t.is(inventory.cpu.threads, 2);
+  t.is(inventory.cpu.threads, 1);
   t.is(inventory.network.length, 2);
   t.is(inventory.efiLoader, '\\EFI\\Microsoft\\Boot\\bootmgfw.efi');
 });

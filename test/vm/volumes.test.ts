@@ -46,7 +46,7 @@ test.before(async () => {
     kernel: {
       image: join(out, 'vmlinuz'),
       initrd: join(out, 'initrd.img'),
-      commandLine: 'console=ttyS0 panic=-1',
+      commandLine: 'console=ttyS0',
     },
     disks: [...SOURCES, ...TARGETS].map((serial) => ({ file: files[serial] ?? '', serial })),
   };
