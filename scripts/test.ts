@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { createInterface } from 'node:readline';
 
 interface Stage {
@@ -8,6 +9,8 @@ interface Stage {
   folder: string;
   /** test files at a time where they share loop devices and namespaces; 0: as AVA likes, and tests of a file too */
   lanes: number;
+  /** what takes longest, to begin with: nothing is left to run beside the last ones otherwise */
+  first?: readonly string[];
   timeout: string;
   /** in --quick too; the files, where it is not all of them */
   quick: boolean | string;
@@ -49,7 +52,15 @@ const stages: Stage[] = [
     quick: 'test/integration/{filesystem,image,image-casync,server-full}.test.ts',
   },
   // a machine has one emulated processor, so that two of them keep two cores busy
-  { name: 'vm', folder: 'test/vm', files: 'test/vm/**', lanes: 2, timeout: '15m', quick: false },
+  {
+    name: 'vm',
+    folder: 'test/vm',
+    files: 'test/vm/**',
+    lanes: 2,
+    first: ['imaging/roots', 'demo/demo', 'imaging/matrix', 'vm/netboot'],
+    timeout: '15m',
+    quick: false,
+  },
   { name: 'web', folder: 'test/web', files: 'test/web/**', lanes: 1, timeout: '5m', quick: false },
 ];
 
@@ -116,44 +127,71 @@ function checkCoverage(): void {
 
 async function runStage(stage: Stage): Promise<void> {
   const counts = { passed: 0, failed: 0, skipped: 0 };
-  let failing = false;
   const began = performance.now();
-  const { code, output, seconds } = await capture(
+  if (stage.lanes < 2) await runAva(stage, stage.files, counts, began);
+  else {
+    // AVA's --serial means one file at a time as well: a process for each file, so many at a time
+    const queue = testFilesOf(stage);
+    const lane = async (): Promise<void> => {
+      for (let file = queue.shift(); file; file = queue.shift()) await runAva(stage, file, counts, began);
+    };
+    await Promise.all(Array.from({ length: stage.lanes }, lane));
+  }
+  totals.passed += counts.passed;
+  totals.failed += counts.failed;
+  totals.skipped += counts.skipped;
+  const seconds = secondsSince(began).toFixed(1);
+  console.log(
+    `${counts.failed === 0 ? 'ok' : 'FAILED'} ${stage.name}: ${counts.passed} passed (${seconds} s)`,
+  );
+}
+
+function testFilesOf({ files, first = [] }: Stage): string[] {
+  const rank = (file: string): number => {
+    const at = first.findIndex((part) => file.includes(part));
+    return at < 0 ? first.length : at;
+  };
+  return globSync(files)
+    .filter((file) => file.endsWith('.test.ts'))
+    .toSorted((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+}
+
+/** One AVA over these files; its tests are added to `counts`. */
+async function runAva(stage: Stage, files: string, counts: typeof totals, began: number): Promise<void> {
+  let failing = false;
+  let failed = 0;
+  // of one file AVA leaves the file's name out
+  const prefix = existsSync(files) ? `${basename(files, '.test.ts')} › ` : '';
+  const { code, output } = await capture(
     'ava',
-    [
-      '--tap',
-      `--timeout=${stage.timeout}`,
-      ...(stage.lanes > 0 ? ['--serial', `--concurrency=${stage.lanes}`] : []),
-      stage.files,
-    ],
+    ['--tap', `--timeout=${stage.timeout}`, ...(stage.lanes > 0 ? ['--serial'] : []), files],
     (line) => {
       // AVA prints each test once, with its file in front: "ok 3 - agent › image › title # SKIP"
       const test = /^(ok|not ok) \d+ - (.*?)( # (SKIP|TODO).*)?$/.exec(line);
       if (test) {
         failing = test[1] === 'not ok';
         if (test[3]) counts.skipped += 1;
-        else if (failing) counts.failed += 1;
+        else if (failing) failed += 1;
         else {
           counts.passed += 1;
           passedTitles.push(test[2] ?? '');
         }
         // TAP has no times; where tests take long, how far the stage has come tells them
-        const at = stage.lanes > 0 ? ` (at ${((performance.now() - began) / 1000).toFixed(0)} s)` : '';
-        console.log(`  ${failing ? 'FAILED' : test[3] ? 'skipped' : 'ok'} ${test[2]}${at}`);
+        const at = stage.lanes > 0 ? ` (at ${secondsSince(began).toFixed(0)} s)` : '';
+        console.log(`  ${failing ? 'FAILED' : test[3] ? 'skipped' : 'ok'} ${prefix}${test[2]}${at}`);
       } else if (failing && !/^\d+\.\.\d+$/.test(line)) console.log(`    ${line}`);
     },
   );
   // a file that crashes before its first test fails no test of its own
-  if (code !== 0 && counts.failed === 0) {
-    counts.failed += 1;
+  if (code !== 0 && failed === 0) {
+    failed += 1;
     console.log(output.slice(-4000));
   }
-  totals.passed += counts.passed;
-  totals.failed += counts.failed;
-  totals.skipped += counts.skipped;
-  console.log(
-    `${counts.failed === 0 ? 'ok' : 'FAILED'} ${stage.name}: ${counts.passed} passed (${seconds} s)`,
-  );
+  counts.failed += failed;
+}
+
+function secondsSince(began: number): number {
+  return (performance.now() - began) / 1000;
 }
 
 async function capture(
@@ -174,5 +212,5 @@ async function capture(
   const code = await new Promise<number>((resolve) => {
     child.on('close', (exit) => resolve(exit ?? 1));
   });
-  return { code, output: lines.join('\n'), seconds: ((performance.now() - started) / 1000).toFixed(1) };
+  return { code, output: lines.join('\n'), seconds: secondsSince(started).toFixed(1) };
 }

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isErrno } from '../../agent/errors.ts';
 
@@ -36,6 +36,8 @@ export const layer = async (
   const key = hashOf([name, ...inputs]);
   const folder = join(options.root, `${name}-${key.slice(0, 16)}`);
   if (!options.fresh && (await exists(folder))) {
+    // as new: another build, which drops the oldest, may run at this moment
+    await utimes(folder, new Date(), new Date());
     options.log(`${name}: unchanged`);
     return { folder, key };
   }
@@ -45,7 +47,7 @@ export const layer = async (
   await mkdir(making, { recursive: true });
   try {
     await make(making);
-    await publish(making, folder);
+    await publish(making, folder, options.fresh ?? false);
   } finally {
     await rm(making, { recursive: true, force: true });
   }
@@ -78,12 +80,13 @@ export const exists = async (path: string): Promise<boolean> => {
   }
 };
 
-const publish = async (making: string, folder: string): Promise<void> => {
+const publish = async (making: string, folder: string, fresh: boolean): Promise<void> => {
   try {
     await rename(making, folder);
   } catch (error) {
-    // another build with the same inputs was quicker, or `fresh`: replace it
     if (!isErrno(error, 'ENOTEMPTY') && !isErrno(error, 'EEXIST')) throw error;
+    // another build with the same inputs was quicker, and perhaps somebody reads what it made
+    if (!fresh) return;
     const old = `${making}-old`;
     await rename(folder, old);
     await rename(making, folder);
