@@ -1,5 +1,6 @@
 import { copyFile, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { partcloneMap } from '../../../agent/filesystem/partclone-map.ts';
 import { type Captured, captureRange } from '../../../agent/image/capture.ts';
 import type { ChunkSink, ChunkSource } from '../../../agent/image/chunk-store.ts';
 import { deployRange } from '../../../agent/image/deploy.ts';
@@ -11,7 +12,6 @@ import { withServer } from './http.ts';
 import { attach, detach, editFiles, fillFilesystem, fillNtfs, mounted, sparseFile } from './image-disk.ts';
 import { type BenchFilesystem, peerCapture, peerCasync, peerDeploy, timed, timedPeer } from './peer.ts';
 import { pairedRow, type Row, soloRow } from './report.ts';
-import { extentsFromMap } from './used.ts';
 
 const MIB = 1024 * 1024;
 const LEVEL = 3;
@@ -235,7 +235,8 @@ const capture = async (
 ): Promise<Captured> => {
   const pool = createPool();
   try {
-    const extents = await extentsFromMap(filesystem, source, folder);
+    const { signal } = new AbortController();
+    const { extents } = await partcloneMap(filesystem === 'ext4' ? 'extfs' : filesystem, source, size, signal);
     const sink = remote ?? openLocalStore(join(folder, 'chunks'), pool, { verify: false });
     return await captureRange({
       device: source,
