@@ -236,7 +236,12 @@ const capture = async (
   const pool = createPool();
   try {
     const { signal } = new AbortController();
-    const { extents } = await partcloneMap(filesystem === 'ext4' ? 'extfs' : filesystem, source, size, signal);
+    const { extents } = await partcloneMap(
+      filesystem === 'ext4' ? 'extfs' : filesystem,
+      source,
+      size,
+      signal,
+    );
     const sink = remote ?? openLocalStore(join(folder, 'chunks'), pool, { verify: false });
     return await captureRange({
       device: source,
