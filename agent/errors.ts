@@ -6,13 +6,22 @@
 export const errorCodes = {
   BAD_REQUEST: { retryable: false, meaning: 'the request does not match its schema' },
   BOOT_ENTRY_FAILED: { retryable: false, meaning: 'the EFI boot entry could not be set and read back' },
+  CERTIFICATE_INVALID: {
+    retryable: false,
+    meaning: 'a certificate of erasure was altered, or is not signed by this key',
+  },
   CHUNK_CORRUPT: { retryable: false, meaning: 'a stored chunk does not hash to its name' },
   CHUNK_MISSING: { retryable: false, meaning: 'a chunk that an image version needs is not in the store' },
   CONFIG_INVALID: { retryable: false, meaning: 'an option, the kernel command line or site.json is wrong' },
   CONFLICT: { retryable: false, meaning: 'the thing is in a state that does not allow this' },
   DISK_AMBIGUOUS: { retryable: false, meaning: 'several disks could be meant and no hint says which' },
   DISK_CHANGED: { retryable: false, meaning: 'the disk is not the one that was chosen' },
+  DISK_FROZEN: {
+    retryable: false,
+    meaning: "the firmware has frozen the drive's security commands until it is switched off and on",
+  },
   DISK_IN_USE: { retryable: false, meaning: 'the disk is mounted, or held by md, LVM or device-mapper' },
+  DISK_LOCKED: { retryable: false, meaning: 'the drive is locked with a password' },
   DISK_NOT_FOUND: { retryable: false, meaning: 'no disk matches' },
   DISK_READ_FAILED: { retryable: false, meaning: 'the disk returned a read error' },
   DISK_WRITE_FAILED: { retryable: false, meaning: 'the disk returned a write error' },
@@ -38,6 +47,14 @@ export const errorCodes = {
     retryable: false,
     meaning: 'an option of the task cannot be honoured on this image or disk',
   },
+  PURGE_FAILED: {
+    retryable: false,
+    meaning: 'the drive says that its own erasure failed, or keeps data that it says to have erased',
+  },
+  PURGE_IMPOSSIBLE: {
+    retryable: false,
+    meaning: 'the drive has no way to erase itself that a purge accepts',
+  },
   READ_BACK_MISMATCH: { retryable: false, meaning: 'the disk returned other bytes than were written' },
   SCRATCH_FULL: {
     retryable: false,
@@ -53,6 +70,10 @@ export const errorCodes = {
   TOOL_MISSING: { retryable: false, meaning: 'a tool is not installed' },
   TOOL_TIMEOUT: { retryable: false, meaning: 'a tool did not end in its time' },
   UNLOCK_FAILED: { retryable: false, meaning: 'no key opens the encrypted volume, or there is none' },
+  WIPE_INCOMPLETE: {
+    retryable: false,
+    meaning: 'partially erased: not all of the disk could be overwritten',
+  },
   UNAUTHORIZED: { retryable: false, meaning: 'the token is missing, wrong or used up' },
 } as const;
 

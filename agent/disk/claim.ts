@@ -25,6 +25,8 @@ export interface DiskClaim extends AsyncDisposable {
 export interface ClaimOptions {
   /** what is there now; a test's own list */
   list?: (options: ListDisksOptions) => Promise<Disk[]>;
+  /** also a member of a RAID set, which nothing of ours assembles: only to erase it */
+  raidMember?: boolean;
   signal?: AbortSignal;
 }
 
@@ -39,7 +41,7 @@ const live = new WeakSet<DiskClaim>();
  */
 export const claimDisk = async (disk: Disk, options: ClaimOptions = {}): Promise<DiskClaim> => {
   const { list = listDisks, signal } = options;
-  if (disk.skipped) {
+  if (disk.skipped && !(options.raidMember && disk.raidMember)) {
     throw new ImagingError('DISK_NOT_FOUND', `Cannot claim ${disk.path}: ${disk.skipped}`);
   }
   await settle(signal);

@@ -27,6 +27,10 @@ export type Disk = DiskFacts & {
   mounts: string[];
   /** why the disk is taken only when a hint names it (USB, memory card) */
   onlyWhenNamed?: string;
+  /** skipped only because it belongs to a RAID set: a wipe may take it all the same */
+  raidMember?: true;
+  /** libblkid's name of what lies on the disk as a whole, where it is no partition table */
+  content?: string;
 };
 
 export interface ListDisksOptions {
@@ -140,7 +144,8 @@ export const toDisk = (
   contents: ReadonlyMap<string, Content>,
   includeLoop = false,
 ): Disk => {
-  const skipped = whySkipped(node, contents.get(node.kname)?.type ?? '', includeLoop);
+  const content = contents.get(node.kname)?.type ?? '';
+  const skipped = whySkipped(node, includeLoop) ?? whyRaidMember(content);
   const named = whyOnlyWhenNamed(node, sysfs);
   const serial = machineTextSchema.parse(node.serial || sysfs.serial || '');
   const wwn = machineTextSchema.parse(node.wwn || sysfs.wwn || '');
@@ -159,6 +164,8 @@ export const toDisk = (
     ...(node.tran ? { transport: node.tran } : {}),
     ...(skipped ? { skipped } : {}),
     ...(named ? { onlyWhenNamed: named } : {}),
+    ...(skipped && skipped === whyRaidMember(content) ? { raidMember: true } : {}),
+    ...(content ? { content } : {}),
     sequence: sysfs.sequence,
     mounts: mountsOf(node),
     partitions: node.children.flatMap((child) => {
@@ -184,18 +191,19 @@ const notDisks: readonly [RegExp, string][] = [
   [/^nbd/, 'network block device'],
 ];
 
-const whySkipped = (node: LsblkNode, content: string, includeLoop: boolean): string | undefined => {
+const whySkipped = (node: LsblkNode, includeLoop: boolean): string | undefined => {
   if (node.type === 'loop') {
     if (!includeLoop) return 'loop device';
   } else if (node.type === 'rom') return 'optical drive';
   else if (node.type !== 'disk') return `${node.type} device`;
   const other = notDisks.find(([name]) => name.test(node.kname));
   if (other) return other[1];
-  if (node.size === 0) return 'no medium';
-  // writing to one member damages the set; firmware RAID shows members as plain disks
-  if (/_raid_member$/.test(content)) return `member of a RAID set (${content})`;
-  return undefined;
+  return node.size === 0 ? 'no medium' : undefined;
 };
+
+/** Writing to one member damages the set; firmware RAID shows members as plain disks. */
+const whyRaidMember = (content: string): string | undefined =>
+  /_raid_member$/.test(content) ? `member of a RAID set (${content})` : undefined;
 
 const whyOnlyWhenNamed = (node: LsblkNode, sysfs: SysfsDisk): string | undefined => {
   if (node.tran === 'usb') return 'USB';

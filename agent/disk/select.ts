@@ -2,6 +2,8 @@ import { ImagingError } from '../errors.ts';
 import type { DiskHint } from '../protocol/index.ts';
 import type { Disk } from './disk.ts';
 
+export type Purpose = 'capture' | 'deploy' | 'wipe';
+
 /**
  * The one disk that a task means, or a refusal. Never a fallback: a hint that matches nothing stays
  * unanswered. USB sticks, cards and storage networks count only when named by serial or WWN; a disk
@@ -10,11 +12,7 @@ import type { Disk } from './disk.ts';
  *
  * @throws ImagingError DISK_NOT_FOUND, DISK_AMBIGUOUS; `details` lists the disks and why each was left out
  */
-export const selectDisk = (
-  disks: readonly Disk[],
-  hint: DiskHint | undefined,
-  purpose: 'capture' | 'deploy',
-): Disk => {
+export const selectDisk = (disks: readonly Disk[], hint: DiskHint | undefined, purpose: Purpose): Disk => {
   const candidates: Disk[] = [];
   const leftOut: { disk: Disk; reason: string }[] = [];
   for (const disk of disks) {
@@ -58,7 +56,7 @@ export const selectDisk = (
 export const selectDisks = (
   disks: readonly Disk[],
   hints: readonly (DiskHint | undefined)[],
-  purpose: 'capture' | 'deploy',
+  purpose: Purpose,
 ): Disk[] => {
   const chosen = hints.map((hint) => selectDisk(disks, hint, purpose));
   for (const [number, disk] of chosen.entries()) {
@@ -80,13 +78,9 @@ export const normalizeWwn = (wwn: string): string =>
     .toLowerCase()
     .replace(/^(0x|naa\.|eui\.|uuid\.)/, '');
 
-const whyNot = (
-  disk: Disk,
-  hint: DiskHint | undefined,
-  purpose: 'capture' | 'deploy',
-): string | undefined => {
-  if (disk.skipped) return disk.skipped;
-  if (purpose === 'deploy' && disk.readOnly) return 'read-only hardware';
+const whyNot = (disk: Disk, hint: DiskHint | undefined, purpose: Purpose): string | undefined => {
+  if (disk.skipped && !(purpose === 'wipe' && disk.raidMember)) return disk.skipped;
+  if (purpose !== 'capture' && disk.readOnly) return 'read-only hardware';
   const named = hint?.serial !== undefined || hint?.wwn !== undefined;
   if (disk.onlyWhenNamed && !(named && matches(disk, hint))) {
     return `${disk.onlyWhenNamed}: only when named by serial number or WWN`;
@@ -105,7 +99,7 @@ const matches = (disk: Disk, hint: DiskHint): boolean =>
  * Two paths to one disk (multipath) show as two devices with one WWN. Some USB bridges give every
  * disk the same WWN, so serial and size must agree as well.
  */
-const onePerDevice = (disks: readonly Disk[]): Disk[] => {
+export const onePerDevice = (disks: readonly Disk[]): Disk[] => {
   const seen = new Set<string>();
   return disks.filter((disk) => {
     if (disk.wwn === undefined) return true;

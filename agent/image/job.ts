@@ -50,6 +50,17 @@ export interface Jobs {
     job: { frame: FrameAt; id: string; limit: number };
     result: { length: number; frameLength: number };
   };
+  /** Write a wipe's pattern (agent/wipe/pattern.ts); bad sectors are tried for so long. `missed` is what could not be written. */
+  overwrite: { job: WipedPlace; result: { missed: Extent[] } };
+  /** Read a place back and compare it with the pattern. */
+  compare: { job: WipedPlace; result: { different: Extent[]; unreadable: Extent[] } };
+}
+
+/** A part of a disk that is wiped. Extents in answers count from the start of the disk. */
+export interface WipedPlace extends ChunkPlace {
+  key: string | null;
+  /** limit for the sectors of this place that fail */
+  seconds: number;
 }
 
 export type JobKind = keyof Jobs;

@@ -1,5 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { ImagingError, isErrno } from '../errors.ts';
+import { differingSectors, readBlock, writeBlock } from '../wipe/block.ts';
+import { fillPattern } from '../wipe/pattern.ts';
 import { sharedMemory } from './arena.ts';
 import { readChunk, rescueChunk, writeChunk } from './chunk-io.ts';
 import { chunkId, compressFrame, openFrame } from './codec.ts';
@@ -97,6 +99,21 @@ export const createPerformer = (shared: ArrayBufferLike): Performer => {
       const bytes = frameOf(frame, id, limit);
       const length = timed('codec', () => openFrame(bytes, plainScratch(limit), id));
       return { length, frameLength: bytes.length };
+    },
+
+    overwrite: ({ key, seconds, length, ...place }) => {
+      const bytes = plainScratch(length);
+      timed('codec', () => fillPattern(bytes, key, place.position));
+      return { missed: timed('write', () => writeBlock(place, bytes, seconds)) };
+    },
+
+    compare: ({ key, seconds, length, ...place }) => {
+      const bytes = plainScratch(length);
+      const unreadable = timed('read', () => readBlock(place, bytes, seconds));
+      const expected = scratchFrame(length).subarray(0, length);
+      timed('codec', () => fillPattern(expected, key, place.position));
+      const different = timed('hash', () => differingSectors(place, bytes, expected, unreadable));
+      return { different, unreadable };
     },
   };
 

@@ -5,3 +5,4 @@ export * from './machine.ts';
 export * from './manifest.ts';
 export * from './plan.ts';
 export * from './task.ts';
+export * from './wipe.ts';
