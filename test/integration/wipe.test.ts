@@ -196,6 +196,7 @@ const sickDisk = async (t: ExecutionContext, bytes: number, bad: readonly [at: n
     if (start > at) await run('fallocate', ['--offset', String(at), '--length', String(start - at), file]);
     at = start + length;
   }
+  // the kernel counts in batches: a few pages of the holes may still be given out
   await run('dd', ['if=/dev/zero', `of=${join(folder, 'full')}`, 'bs=4096', 'status=none'], {
     okExitCodes: [1],
   });
@@ -209,26 +210,28 @@ const sickDisk = async (t: ExecutionContext, bytes: number, bad: readonly [at: n
 };
 
 test('bad sectors: everything else is overwritten, they are named, and the disk is partially erased', async (t) => {
-  const bad: [number, number][] = [
-    [5 * MIB + 8192, 4096],
-    [9 * MIB - 8192, 16_384],
-    [30 * MIB, 4096],
+  const holes: [number, number][] = [
+    [5 * MIB + 8192, 524_288],
+    [9 * MIB - 32_768, 131_072],
+    [30 * MIB, 262_144],
   ];
-  const loop = await sickDisk(t, 32 * MIB, bad);
+  const loop = await sickDisk(t, 32 * MIB, holes);
   const { disks } = await wipe([loop]);
   t.is(disks[0]?.status, 'failed');
   t.is(disks[0]?.error?.code, 'WIPE_INCOMPLETE');
-  t.regex(disks[0]?.reason ?? '', /partially erased, 48 sectors/);
-  t.deepEqual(
-    disks[0]?.passes[0]?.missed.ranges,
-    bad.map(([at, length]) => ({ lba: at / 512, sectors: length / 512 })),
-  );
-  t.is(disks[0]?.passes[0]?.bytes, 32 * MIB - 24_576);
+  t.regex(disks[0]?.reason ?? '', /partially erased, \d+ sectors/);
+  const { ranges = [], sectors = 0 } = disks[0]?.passes[0]?.missed ?? {};
+  t.true(ranges.length >= 3 && sectors > 500, JSON.stringify(ranges));
+  t.is(disks[0]?.passes[0]?.bytes, 32 * MIB - sectors * 512);
+  // what could not be written reads as zeros, what was written is random
   const bytes = await readFile(loop.file);
-  t.false(
-    bytes.subarray(9 * MIB + 8192, 10 * MIB).every((byte) => byte === 0),
-    'also behind a bad sector',
+  const named = new Set(
+    ranges.flatMap(({ lba, sectors: n }) => Array.from({ length: n }, (_, at) => lba + at)),
   );
+  const zeros = Array.from({ length: bytes.length / 512 }, (_, lba) => lba).filter((lba) =>
+    bytes.subarray(lba * 512, lba * 512 + 512).every((byte) => byte === 0),
+  );
+  t.deepEqual([...named], zeros, 'exactly these sectors, and none behind or before them');
 });
 
 test('a disk that takes nothing any more is given up, and what it did not take is named to its end', async (t) => {
@@ -240,6 +243,8 @@ test('a disk that takes nothing any more is given up, and what it did not take i
   const ranges = [{ start: 0, size: 32 * MIB }];
   const done = await overwrite({ device, pool, ranges, key: 'ab'.repeat(32), deadSeconds: 0.3 });
   t.is(done.stopped?.code, 'DISK_WRITE_FAILED');
-  t.is(done.written, 8 * MIB);
-  t.deepEqual(done.missed, [{ offset: 8 * MIB, length: 24 * MIB }]);
+  const missed = done.missed.reduce((sum, { length }) => sum + length, 0);
+  t.is(done.written + missed, 32 * MIB);
+  t.true(missed > 23 * MIB);
+  t.is((done.missed.at(-1)?.offset ?? 0) + (done.missed.at(-1)?.length ?? 0), 32 * MIB);
 });
