@@ -17,6 +17,8 @@ export interface AgentOptions {
   toConsole: (line: string) => void;
   /** what the machine is doing, for a status screen */
   show?: (status: AgentStatus) => void;
+  /** somebody at the machine wants it to stop */
+  stopKeyPressed?: (signal: AbortSignal) => Promise<void>;
   signal: AbortSignal;
   /** where this boot's session is kept, so that a restarted agent goes on with it */
   sessionPath?: string;
@@ -66,7 +68,11 @@ export const runAgent = async (options: AgentOptions): Promise<void> => {
       ...{ config, server, identity, log, signal },
       ...(sessionPath === undefined ? {} : { sessionPath }),
     });
-    await work({ config, server, identity, hostName: status.host, log, uploader, say, signal });
+    const { stopKeyPressed } = options;
+    await work({
+      ...{ config, server, identity, hostName: status.host, log, uploader, say, signal },
+      ...(stopKeyPressed ? { stopKeyPressed } : {}),
+    });
   } catch (thrown) {
     if (signal.aborted) return;
     const error = toImagingError(thrown);
@@ -90,6 +96,7 @@ interface WorkOptions {
   log: Log;
   uploader: LogUploader;
   say: (headline: string, view?: TaskView | null) => void;
+  stopKeyPressed?: (signal: AbortSignal) => Promise<void>;
   signal: AbortSignal;
 }
 
@@ -131,4 +138,4 @@ const attempt = async (run: () => Promise<TaskResult>): Promise<TaskResult | 'le
 };
 
 const titleOf = (task: AssignedTask): string =>
-  task.type === 'inventory' ? 'inventory' : `${task.type} ${task.params.image}`;
+  'image' in task.params ? `${task.type} ${task.params.image}` : task.type;

@@ -4,6 +4,7 @@ import { showDisks } from './commands/disks.ts';
 import { showInventory } from './commands/inventory.ts';
 import { runCommand } from './commands/run.ts';
 import { verifyCommand } from './commands/verify.ts';
+import { wipeCommand } from './commands/wipe.ts';
 import { toImagingError } from './errors.ts';
 import { agentVersion } from './version.ts';
 
@@ -63,6 +64,57 @@ const main = async (): Promise<void> => {
           ...(disk === undefined ? {} : { disk }),
           ...(imageDisk === undefined ? {} : { imageDisk }),
           ...(server === undefined ? {} : { server }),
+        }),
+    )
+    .command(
+      'wipe',
+      'erase disks of this machine, and read back that they are; prints what it did to each',
+      (command) =>
+        command
+          .option('disk', {
+            type: 'string',
+            array: true,
+            describe: 'serial number of a disk (fog disks); may be repeated',
+          })
+          .option('all-internal', {
+            type: 'boolean',
+            default: false,
+            describe: "every disk of the machine's own: no USB, none that is shared",
+          })
+          .option('mode', {
+            choices: ['fast', 'normal', 'full'] as const,
+            default: 'normal' as const,
+            describe: 'both ends only; one random pass over all; several',
+          })
+          .option('passes', { type: 'number', describe: 'random passes of --mode full, default 3' })
+          .option('purge', {
+            type: 'boolean',
+            default: false,
+            describe: 'have the drive erase itself first; fails where it cannot',
+          })
+          .option('or-overwrite', {
+            type: 'boolean',
+            default: false,
+            describe: 'with --purge: where the drive cannot, overwriting it will do',
+          })
+          .option('verify', {
+            choices: ['full', 'sample'] as const,
+            default: 'full' as const,
+            describe: 'what is read back: all, or a tenth at random places',
+          })
+          .option('yes', { type: 'boolean', default: false, describe: 'no question and no countdown' })
+          .option('dry-run', {
+            type: 'boolean',
+            default: false,
+            describe: 'say what would be erased, write nothing',
+          })
+          .option('json', jsonOption)
+          .epilogue('Ends with 0 when every chosen disk was erased and read back, 1 when not.'),
+      ({ disk, passes, ...options }) =>
+        wipeCommand({
+          ...options,
+          ...(disk === undefined ? {} : { disk }),
+          ...(passes === undefined ? {} : { passes }),
         }),
     )
     .version(agentVersion)

@@ -115,6 +115,8 @@ export const newTaskSchema = z.strictObject({
   /** parameters of the type; a deploy's `version` defaults to the newest */
   params: z.record(z.string(), z.unknown()).default({}),
   after: afterSchema.default('reboot'),
+  /** how many hosts the administrator believes this to be for; must be right where it is given (a group's wipe will ask for it) */
+  confirmHosts: z.number().int().min(1).optional(),
   /** keys of encrypted volumes, for a capture: kept in memory until the task has ended, shown by no answer */
   secrets: taskSecretsSchema.optional(),
 });

@@ -13,6 +13,7 @@ import { decideBoot } from './decide.ts';
 import { errorHandler, notFoundHandler } from './http/errors.ts';
 import { bootRoutes } from './netboot/boot-routes.ts';
 import { createAdminAuth } from './routes/admin-auth.ts';
+import { adminCertificateRoutes } from './routes/admin-certificates.ts';
 import { adminEventRoutes } from './routes/admin-events.ts';
 import { adminHostRoutes } from './routes/admin-hosts.ts';
 import { adminImageRoutes } from './routes/admin-images.ts';
@@ -128,6 +129,7 @@ const adminRoutes = async (app: App, state: State): Promise<void> => {
       adminImageRoutes(guarded, state);
       adminShrinkRoutes(guarded, state);
       adminTaskRoutes(guarded, state);
+      adminCertificateRoutes(guarded, state);
       adminEventRoutes(guarded, state);
     }),
   );

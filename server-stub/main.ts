@@ -1,6 +1,7 @@
 import { text } from 'node:stream/consumers';
 import yargs, { type Argv } from 'yargs';
 import { isImagingError } from '../agent/errors.ts';
+import * as certificate from './cli/certificate.ts';
 import { type ApiOptions, commandContext } from './cli/command.ts';
 import * as host from './cli/host.ts';
 import * as image from './cli/image.ts';
@@ -54,7 +55,30 @@ const cli = (args: readonly string[], ends: (code: number) => void) =>
     .command('serve', 'run the server', serveOptions, serve)
     .command('host', 'machines', (y) => hostCommands(api(y)))
     .command('image', 'images and their versions', (y) => imageCommands(api(y), ends))
-    .command('task', 'tasks', (y) => taskCommands(api(y), ends));
+    .command('task', 'tasks', (y) => taskCommands(api(y), ends))
+    .command('certificate', 'certificates of erasure; needs no server', certificateCommands);
+
+const certificateCommands = (y: Argv) =>
+  y
+    .option('data', { type: 'string', default: process.env['FOG_DATA'] ?? DEFAULT_DATA })
+    .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
+    .demandCommand(1, 'Say what to do')
+    .command(
+      'verify <file>',
+      'check that a certificate (JSON) is unaltered and signed by the trusted key',
+      (c) =>
+        c.positional('file', { type: 'string', demandOption: true }).option('key', {
+          type: 'string',
+          describe: 'trusted public key; default: of the server in --data',
+        }),
+      (argv) => certificate.verifyFile(argv.file, argv),
+    )
+    .command(
+      'key',
+      'the public key of the server in --data, which certificates are verified with',
+      (c) => c,
+      (argv) => certificate.showKey(argv),
+    );
 
 const api = (y: Argv) =>
   y
@@ -189,6 +213,9 @@ const taskCommands = (y: ReturnType<typeof api>, ends: (code: number) => void) =
       task.showTask(context(argv), argv.id),
     )
     .command('cancel <id>', 'end a task', taskKey, (argv) => task.cancelTask(context(argv), argv.id))
+    .command('certificate <id>', 'the certificate of a wipe that has succeeded, as JSON', taskKey, (argv) =>
+      task.taskCertificate(context(argv), argv.id, console.log),
+    )
     .command('log <id>', "the agent's log", taskKey, (argv) =>
       task.taskLog(context(argv), argv.id, console.log),
     )

@@ -28,6 +28,7 @@ export const defaultSettings: Settings = {
     leaseMs: leaseSeconds * 1000,
     waitLeaseMs: (longPollSeconds + 10) * 1000,
     lostMs: outageSeconds * 1000,
+    wipeLostMs: 24 * 3600_000,
     startGraceMs: 60_000,
   },
   longPollMs: longPollSeconds * 1000,

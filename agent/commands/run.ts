@@ -1,5 +1,6 @@
 import { runAgent } from '../agent.ts';
 import { readConfig } from '../config.ts';
+import { stopKeyPressed } from '../tui/key.ts';
 import { openScreen } from '../tui/screen.ts';
 
 export interface RunCommandOptions {
@@ -25,6 +26,7 @@ export const runCommand = async ({ screen, ...flags }: RunCommandOptions): Promi
     await runAgent({
       config,
       signal: ending.signal,
+      stopKeyPressed,
       toConsole: (line) => {
         console.log(line);
         status?.log(line);

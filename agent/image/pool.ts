@@ -207,6 +207,22 @@ export const createPool = (options: PoolOptions = {}): ChunkPool => {
   return { workers, arena, run, waiting, locate, hold, usage, close };
 };
 
+/** Several pools as one, for a busy meter: each disk of a wipe has its own. */
+export const togetherOf = (pools: readonly ChunkPool[]): Pick<ChunkPool, 'workers' | 'usage'> => ({
+  workers: pools.reduce((sum, { workers }) => sum + workers, 0),
+  usage: () =>
+    pools
+      .map((pool) => pool.usage())
+      .reduce((all, one) => ({
+        ...{ read: all.read + one.read, hash: all.hash + one.hash, codec: all.codec + one.codec },
+        ...{ write: all.write + one.write, idle: all.idle + one.idle },
+        starved: {
+          write: all.starved.write + one.starved.write,
+          network: all.starved.network + one.starved.network,
+        },
+      })),
+});
+
 const revive = (error: Extract<JobAnswer, { ok: false }>['error']): Error => {
   const revived = new ImagingError(error.code as ErrorCode, error.message, { details: error.details });
   // callers ask isErrno() of what the store's jobs throw (ENOSPC)

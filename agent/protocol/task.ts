@@ -8,6 +8,7 @@ import {
 } from './common.ts';
 import { wireErrorSchema } from './error.ts';
 import { inventorySchema } from './machine.ts';
+import { wipeReportSchema } from './wipe.ts';
 
 /** What the machine does when the task has ended. */
 export const afterSchema = z.enum(['reboot', 'poweroff', 'stay']);
@@ -60,12 +61,58 @@ export const deployParamsSchema = z.strictObject({
 
 export const inventoryParamsSchema = z.strictObject({});
 
+/** Common to all wipes. Exactly one way to say which disks: a wipe never guesses, and no host's default counts. */
+const wipeFields = {
+  disk: diskHintSchema.optional(),
+  disks: z.array(diskHintSchema).min(1).max(64).optional(),
+  /** every disk that is this machine's own: no USB, no storage network, none that is read-only, shared or in use */
+  allInternal: z.boolean().default(false),
+  /** what is read back after the last pass: all, or the tenth of NIST SP 800-88 r1 */
+  verify: z.enum(['full', 'sample']).default('full'),
+  /** have the drive erase itself first (sanitize, format, enhanced security erase), proved; where it cannot, the task fails */
+  purge: z.boolean().default(false),
+  /** with `purge`: where the drive cannot, one random pass over all of it will do */
+  orOverwrite: z.boolean().default(false),
+  /** time to stop it at the machine before the first write */
+  countdownSeconds: z.number().int().min(0).max(3600).default(10),
+  /** who answers for it; for the certificate */
+  operator: z.string().trim().max(200).optional(),
+  /** what becomes of the disks; for the certificate */
+  destination: z.string().trim().max(200).optional(),
+  /** plan, show, write nothing */
+  dryRun: z.boolean().default(false),
+} as const;
+
+interface WipeDisks {
+  disk?: unknown;
+  disks?: unknown;
+  allInternal: boolean;
+}
+const namesItsDisks = ({ disk, disks, allInternal }: WipeDisks): boolean =>
+  Number(disk !== undefined) + Number(disks !== undefined) + Number(allInternal) === 1;
+const whichDisks = 'a wipe says which disks: disk, disks or allInternal, one of them';
+
+export const wipeParamsSchema = z.strictObject(wipeFields).refine(namesItsDisks, whichDisks);
+export const wipeFullParamsSchema = z
+  .strictObject({ ...wipeFields, passes: z.number().int().min(2).max(35).default(3) })
+  .refine(namesItsDisks, whichDisks);
+
 /** Parameters per task type. A new type is a line here and a handler in agent/tasks/registry.ts. */
 export const taskParamsSchemas = {
   capture: captureParamsSchema,
   deploy: deployParamsSchema,
   inventory: inventoryParamsSchema,
+  /** zeros over both ends: tables and signatures are gone, data is not */
+  'wipe-fast': wipeParamsSchema,
+  /** one random pass over all */
+  'wipe-normal': wipeParamsSchema,
+  /** several random passes */
+  'wipe-full': wipeFullParamsSchema,
 } as const;
+
+export const wipeTypes = ['wipe-fast', 'wipe-normal', 'wipe-full'] as const;
+export type WipeType = (typeof wipeTypes)[number];
+export const isWipe = (type: string): type is WipeType => wipeTypes.some((wipe) => wipe === type);
 
 export type TaskType = keyof typeof taskParamsSchemas;
 export type TaskParams<T extends TaskType> = z.infer<(typeof taskParamsSchemas)[T]>;
@@ -125,6 +172,9 @@ export const assignedTaskSchema = z.discriminatedUnion('type', [
   assigned('capture'),
   assigned('deploy'),
   assigned('inventory'),
+  assigned('wipe-fast'),
+  assigned('wipe-normal'),
+  assigned('wipe-full'),
 ]);
 export type AssignedTask = z.infer<typeof assignedTaskSchema>;
 
@@ -205,6 +255,8 @@ export const taskResultSchema = z
     /** the plan that was carried out, or would have been (dry run, refusal) */
     plan: z.unknown().optional(),
     inventory: inventorySchema.nullable(),
+    /** of a wipe, whatever its outcome: every disk that was seen */
+    wipe: wipeReportSchema.optional(),
     endedAt: timestampSchema,
   })
   .refine(

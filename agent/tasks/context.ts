@@ -28,6 +28,10 @@ export interface TaskContext {
   showStats(stats: NonNullable<TaskResult['stats']>): void;
   /** the version that was published, or whose data is on the disk: likewise */
   showImage(image: NonNullable<TaskResult['image']>): void;
+  /** what became of the disks, likewise: a wipe that fails half-way says which half */
+  showWipe(report: NonNullable<TaskResult['wipe']>): void;
+  /** resolves when somebody at the machine wants it to stop; never, where there is no terminal to ask */
+  stopKeyPressed(signal: AbortSignal): Promise<void>;
 }
 
 export interface Step {

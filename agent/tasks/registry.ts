@@ -3,9 +3,13 @@ import { capture } from './capture.ts';
 import type { Handler, HandlerResult, TaskContext } from './context.ts';
 import { deploy } from './deploy.ts';
 import { inventory } from './inventory.ts';
+import { wipe } from './wipe.ts';
 
 /** A new task type does not compile until it is handled here. */
-const handlers = { capture, deploy, inventory } satisfies { [T in TaskType]: Handler<T> };
+const handlers = {
+  ...{ capture, deploy, inventory },
+  ...{ 'wipe-fast': wipe, 'wipe-normal': wipe, 'wipe-full': wipe },
+} satisfies { [T in TaskType]: Handler<T> };
 
 export const handle = (task: AssignedTask, context: TaskContext): Promise<HandlerResult> => {
   switch (task.type) {
@@ -15,5 +19,9 @@ export const handle = (task: AssignedTask, context: TaskContext): Promise<Handle
       return handlers.deploy(task, context);
     case 'inventory':
       return handlers.inventory(task, context);
+    case 'wipe-fast':
+    case 'wipe-normal':
+    case 'wipe-full':
+      return handlers[task.type](task, context);
   }
 };

@@ -25,6 +25,8 @@ export interface RunTaskOptions {
   show: (view: TaskView) => void;
   /** the machine or its technician stops the agent */
   signal: AbortSignal;
+  /** somebody at the machine wants it to stop; by default nobody can */
+  stopKeyPressed?: TaskContext['stopKeyPressed'];
   /** for tests; the registry's by default */
   handler?: (task: AssignedTask, context: TaskContext) => Promise<HandlerResult>;
 }
@@ -47,6 +49,7 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
   let disk: TaskResult['disk'] = null;
   let stats: TaskResult['stats'] = null;
   let image: TaskResult['image'] = null;
+  let wipe: TaskResult['wipe'];
 
   uploader.attach(task.id, task.attempt);
   log.info(
@@ -102,6 +105,10 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
     showImage: (value) => {
       image = value;
     },
+    showWipe: (value) => {
+      wipe = value;
+    },
+    stopKeyPressed: options.stopKeyPressed ?? never,
   };
 
   const work = async (): Promise<HandlerResult> => {
@@ -126,6 +133,7 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
     disk,
     ...(plan === undefined ? {} : { plan }),
     inventory: ended.result?.inventory ?? null,
+    ...(wipe ? { wipe } : {}),
     endedAt: new Date().toISOString(),
   };
   if (ended.error)
@@ -138,6 +146,8 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
   await server.result(task.id, result, options.signal);
   return result;
 };
+
+const never = (): Promise<void> => new Promise(() => undefined);
 
 /** The handler's end, whichever: what the server ordered goes before the error that the order caused. */
 const settle = async (

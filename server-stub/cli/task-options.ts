@@ -37,10 +37,17 @@ export const taskOptions = (y: Argv<ApiOptions>) =>
     })
     .option('after', { choices: ['reboot', 'poweroff', 'stay'] as const, default: 'reboot' as const })
     .option('wait', { type: 'boolean', default: false, describe: 'wait for its end as `task wait` does' })
+    .option('verify', {
+      choices: ['sample', 'full', 'none'] as const,
+      describe: 'deploy, wipe: what to read back',
+    })
+    .option('dry-run', { type: 'boolean', describe: 'deploy, wipe: plan and show, write nothing' })
     .options(captureOptions)
     .group(Object.keys(captureOptions), 'Capture:')
     .options(deployOptions)
-    .group(Object.keys(deployOptions), 'Deploy:');
+    .group(Object.keys(deployOptions), 'Deploy:')
+    .options(wipeOptions)
+    .group(Object.keys(wipeOptions), 'Wipe:');
 
 const captureOptions = {
   level: { type: 'number', describe: 'zstd level, 1 to 19' },
@@ -51,8 +58,6 @@ const captureOptions = {
 } as const;
 
 const deployOptions = {
-  verify: { choices: ['sample', 'full', 'none'] as const, describe: 'what to read back' },
-  'dry-run': { type: 'boolean', describe: 'plan and show, write nothing' },
   grow: { type: 'boolean', describe: 'fill a larger disk (--no-grow)' },
   'grow-partition': { type: 'number', describe: 'number of the one partition that grows' },
   partitions: { type: 'number', array: true, describe: 'write these only, into the layout that is there' },
@@ -61,6 +66,26 @@ const deployOptions = {
   'set-hostname': { type: 'boolean', describe: "give the system the host's name" },
   'fresh-machine-id': { type: 'boolean', describe: 'fresh machine-id and SSH host keys (Linux)' },
   'allow-damaged': { type: 'boolean', describe: 'deploy an image that lacks unreadable sectors' },
+} as const;
+
+const wipeOptions = {
+  disk: { type: 'string', array: true, describe: 'serial number of a disk to erase; may be repeated' },
+  'all-internal': {
+    type: 'boolean',
+    describe: "every disk of the machine's own: no USB, none that is shared",
+  },
+  passes: { type: 'number', describe: 'random passes of wipe-full, default 3' },
+  purge: {
+    type: 'boolean',
+    describe: 'the drive erases itself first, proved; the task fails where it cannot',
+  },
+  'or-overwrite': {
+    type: 'boolean',
+    describe: 'with --purge: where the drive cannot, overwriting it will do',
+  },
+  countdown: { type: 'number', describe: 'seconds to stop it at the machine, default 10' },
+  operator: { type: 'string', describe: 'who answers for it, for the certificate' },
+  destination: { type: 'string', describe: 'what becomes of the disks, for the certificate' },
 } as const;
 
 type TaskArguments = Awaited<ReturnType<typeof taskOptions>['argv']>;
@@ -90,7 +115,14 @@ export const taskBody = (argv: TaskArguments) => ({
     ...(argv.image === undefined ? {} : imageOf(argv.type, argv.image)),
     ...diskOf(argv),
     ...defined({
-      disks: argv.disks?.map((serial) => ({ serial })),
+      disks: (argv.disks ?? argv.disk)?.map((serial) => ({ serial })),
+      allInternal: argv.allInternal,
+      passes: argv.passes,
+      purge: argv.purge,
+      orOverwrite: argv.orOverwrite,
+      countdownSeconds: argv.countdown,
+      operator: argv.operator,
+      destination: argv.destination,
       level: argv.level,
       rescue: argv.rescue,
       raw: argv.raw,

@@ -59,6 +59,9 @@ export const taskLog = async ({ api }: CommandContext, id: string, out: Print): 
   out(text.trimEnd().split('\n').map(printable).join('\n'));
 };
 
+export const taskCertificate = async ({ api }: CommandContext, id: string, out: Print): Promise<void> =>
+  out((await api.text(`/api/tasks/${encodeURIComponent(id)}/certificate`)).trimEnd());
+
 /** Until the task has ended. A server that is away for a while is waited for. @returns the exit code */
 export const waitForTask = async (
   { api, print }: CommandContext,
@@ -117,6 +120,9 @@ const describe = (task: TaskAnswer): string => {
     ...(result?.summary ? summaryLines(result.summary) : []),
     ...(result?.evidence ?? []).map(({ what, proof }) => `proved    ${what}: ${proof}`),
     ...(result?.warnings ?? []).map((warning) => `warning   ${warning}`),
+    ...(result?.wipe && task.state === 'succeeded'
+      ? [`certificate: fog-server task certificate ${task.id}`]
+      : []),
   ]
     .map(printable)
     .join('\n');

@@ -13,7 +13,15 @@ import type { EventHub, ServerEvent } from '../events.ts';
 import { createMutex } from '../mutex.ts';
 import type { Settings } from '../settings.ts';
 import type { Database } from '../store/database.ts';
-import { findTask, lastSeq, openTasks, type StoredTask, saveReports, saveTasks } from '../store/tasks.ts';
+import {
+  findTask,
+  lastSeq,
+  openTasks,
+  type StoredTask,
+  saveReports,
+  saveTasks,
+  type TaskEnd,
+} from '../store/tasks.ts';
 import {
   cancel,
   expire,
@@ -45,8 +53,8 @@ export interface Board {
   next(hostId: string, toldPlace: number | null, signal: AbortSignal): Promise<NextAnswer>;
   /** A sign of life, with what it brought. @throws ImagingError LEASE_LOST */
   report(id: string, attempt: number, progress?: Progress): Promise<{ cancel: boolean }>;
-  /** The agent's result. The same one again is no error. @throws ImagingError LEASE_LOST, CONFLICT */
-  finish(id: string, result: TaskResult): Promise<void>;
+  /** The agent's result, and what is kept with it or not at all. The same one again is no error. @throws ImagingError LEASE_LOST, CONFLICT */
+  finish(id: string, result: TaskResult, certificate?: string): Promise<void>;
   cancel(id: string): Promise<TaskRow>;
   hostReturned(hostId: string): Promise<void>;
   hasOpen(hostId: string): boolean;
@@ -97,7 +105,7 @@ export const openBoard = async (deps: BoardDeps): Promise<Board> => {
   /** Decide on the rows as they are, make the decision durable, then let the world see it. */
   const change = <T>(
     decide: (open: readonly TaskRow[]) => Decision<T> | Promise<Decision<T>>,
-    result?: { id: string; result: TaskResult },
+    result?: TaskEnd,
   ): Promise<T> =>
     mutex(async () => {
       const { changed, answer } = await decide([...rows.values()]);
@@ -139,11 +147,7 @@ export const openBoard = async (deps: BoardDeps): Promise<Board> => {
     return row;
   };
   /** Change one task; read under the mutex, so that nobody decides on a row that has just changed. */
-  const changeOne = (
-    id: string,
-    decide: (row: TaskRow) => TaskRow,
-    result?: { id: string; result: TaskResult },
-  ): Promise<TaskRow> =>
+  const changeOne = (id: string, decide: (row: TaskRow) => TaskRow, result?: TaskEnd): Promise<TaskRow> =>
     change(async () => {
       const row = decide(await rowOf(id));
       return { changed: [row], answer: row };
@@ -215,11 +219,11 @@ export const openBoard = async (deps: BoardDeps): Promise<Board> => {
     return { cancel: row.cancel };
   };
 
-  const finishTask: Board['finish'] = async (id, result) => {
+  const finishTask: Board['finish'] = async (id, result, certificate) => {
     try {
       await changeOne(id, (task) => finish(task, result.attempt, result.outcome, now(), limits), {
-        id,
-        result,
+        ...{ id, result },
+        ...(certificate === undefined ? {} : { certificate }),
       });
     } catch (error) {
       // the answer to the first copy was lost: the same result again is confirmed, not refused

@@ -1,6 +1,6 @@
 import { ImagingError } from '../../agent/errors.ts';
-import type { TaskState } from '../../agent/protocol/index.ts';
-import { isFinal, needsSlot, type QueueLimits, type TaskRow } from './task-row.ts';
+import { isWipe, type TaskState } from '../../agent/protocol/index.ts';
+import { isFinal, lostAfter, needsSlot, type QueueLimits, type TaskRow } from './task-row.ts';
 
 /** The queue's answer to a machine that asks what to do. */
 export type Offer =
@@ -84,12 +84,12 @@ export const expire = (open: readonly TaskRow[], now: number, limits: QueueLimit
     const over = task.leaseUntil !== null && task.leaseUntil <= now;
     if (task.state === 'running' && over) return [gone(task, now, 'the machine fell silent')];
     if (task.state === 'waiting' && over) return [leftLine(task, now)];
-    if (task.state === 'silent' && now - (task.silentSince ?? now) >= limits.lostMs) {
+    if (task.state === 'silent' && now - (task.silentSince ?? now) >= lostAfter(task, limits)) {
       return [
         ended(
           task,
           'lost',
-          `the machine did not come back in ${Math.round(limits.lostMs / 60_000)} minutes`,
+          `the machine did not come back in ${Math.round(lostAfter(task, limits) / 60_000)} minutes${isWipe(task.type) ? ': not wiped' : ''}`,
           now,
         ),
       ];

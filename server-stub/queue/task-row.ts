@@ -1,4 +1,4 @@
-import { finalStates, type TaskState, type TaskType } from '../../agent/protocol/index.ts';
+import { finalStates, isWipe, type TaskState, type TaskType } from '../../agent/protocol/index.ts';
 
 /** What the queue knows of a task. Times in milliseconds since 1970. Rows are never changed in place. */
 export interface TaskRow {
@@ -36,6 +36,8 @@ export interface QueueLimits {
   waitLeaseMs: number;
   /** silent for this long is lost */
   lostMs: number;
+  /** the same for a wipe: a drive that erases itself goes on through a restart, for hours */
+  wipeLostMs: number;
   /** added to every lease when the server starts: the outage was ours */
   startGraceMs: number;
 }
@@ -44,5 +46,9 @@ const imagingTypes: ReadonlySet<TaskType> = new Set(['capture', 'deploy']);
 
 /** Tasks that move an image's bytes share the slots; others run at once. */
 export const needsSlot = (task: TaskRow): boolean => imagingTypes.has(task.type);
+
+/** How long its machine may be silent. */
+export const lostAfter = (task: TaskRow, limits: QueueLimits): number =>
+  isWipe(task.type) ? limits.wipeLostMs : limits.lostMs;
 
 export const isFinal = (task: TaskRow): boolean => finalStates.includes(task.state);

@@ -53,7 +53,13 @@ export const adminTaskRoutes = (app: App, state: State): void => {
     '/api/tasks',
     { schema: { body: newTaskSchema, response: { 201: taskAnswerBodySchema } } },
     async (request, reply) => {
-      const { host: key, type, params, after, secrets } = request.body;
+      const { host: key, type, params, after, secrets, confirmHosts = 1 } = request.body;
+      if (confirmHosts !== 1) {
+        throw new ImagingError(
+          'BAD_REQUEST',
+          `Cannot add the task: it is for 1 host, not for ${confirmHosts}`,
+        );
+      }
       const host = await getHost(state.db, key);
       const complete = await taskParams(state, host, type, withUnlock(type, params, secrets));
       const row = await state.board.add({

@@ -3,6 +3,7 @@ import { ImagingError } from '../../agent/errors.ts';
 import {
   heartbeatSchema,
   inventoryReportSchema,
+  isWipe,
   logSchema,
   nextAnswerSchema,
   progressSchema,
@@ -10,9 +11,11 @@ import {
   taskAnswerSchema,
   taskResultSchema,
 } from '../../agent/protocol/index.ts';
+import { issueCertificate } from '../certificate/issue.ts';
 import { collectChunks } from '../images/remove.ts';
+import type { TaskRow } from '../queue/task-row.ts';
 import type { State } from '../state.ts';
-import { saveInventory } from '../store/hosts.ts';
+import { getHost, saveInventory } from '../store/hosts.ts';
 import { appendLog } from '../store/logs.ts';
 import { ownTask } from './agent-scope.ts';
 import { checkReportedChunks } from './reported-chunks.ts';
@@ -30,6 +33,12 @@ export const agentTaskRoutes = (app: App, state: State): void => {
   const tidyUp = async (result: TaskResult): Promise<void> => {
     await checkReportedChunks(state, result);
     if (result.error?.code === 'STORE_FULL') await collectChunks(state);
+  };
+
+  const certificateFor = async (task: TaskRow, result: TaskResult): Promise<string | undefined> => {
+    if (result.outcome !== 'succeeded' || !result.wipe || !isWipe(task.type)) return undefined;
+    const host = await getHost(state.db, task.hostId);
+    return issueCertificate(state.key, task, host, result, new Date(state.now()));
   };
 
   app.post('/agent/v1/next', { schema: { response: { 200: nextAnswerSchema } } }, async (request, reply) => {
@@ -92,7 +101,7 @@ export const agentTaskRoutes = (app: App, state: State): void => {
     async (request) => {
       const task = await ownTask(state, request, request.params.id);
       await requireProof(state, task, request.body);
-      await state.board.finish(task.id, request.body);
+      await state.board.finish(task.id, request.body, await certificateFor(task, request.body));
       if (request.body.inventory) await saveInventory(state.db, task.hostId, request.body.inventory);
       await tidyUp(request.body).catch((err: unknown) => {
         // the result stands: what follows from it is the server's own affair

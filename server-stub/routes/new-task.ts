@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { ImagingError } from '../../agent/errors.ts';
 import {
   imageNameSchema,
+  isWipe,
   type TaskSecrets,
   type TaskType,
   taskParamsSchemas,
@@ -24,7 +25,8 @@ export const taskParams = async (
 ): Promise<unknown> => {
   const params = { ...given };
   const named = params['disk'] !== undefined || params['disks'] !== undefined;
-  if (type !== 'inventory' && !named && host.disk) params['disk'] = host.disk;
+  // a wipe says itself what it destroys
+  if (type !== 'inventory' && !isWipe(type) && !named && host.disk) params['disk'] = host.disk;
   if (type === 'deploy') await fixVersion(state, params);
   const parsed = taskParamsSchemas[type].safeParse(params);
   if (!parsed.success) {

@@ -2,6 +2,7 @@ import { Kysely } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import * as first from './migrations/001-first.ts';
 import * as derivedVersions from './migrations/002-derived-versions.ts';
+import * as certificates from './migrations/003-certificates.ts';
 import { sqliteDialect } from './sqlite.ts';
 import type { Tables } from './tables.ts';
 
@@ -11,6 +12,7 @@ export type Database = Kysely<Tables>;
 const migrations: Record<string, Migration> = {
   '001-first': first,
   '002-derived-versions': derivedVersions,
+  '003-certificates': certificates,
 };
 
 /**

@@ -9,7 +9,7 @@ import {
 import { join } from 'node:path';
 import { secretFile } from './secrets.ts';
 
-/** What this server signs manifests with. */
+/** What this server signs manifests and certificates with. */
 export interface SigningKey {
   /** Ed25519 public key, SPKI, base64: travels to machines in site.json */
   publicKey: string;
@@ -28,7 +28,11 @@ export const openSigningKey = (dataFolder: string): SigningKey => {
   const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' });
   return {
     publicKey: spki.toString('base64'),
-    keyId: createHash('sha256').update(spki).digest('hex').slice(0, 16),
+    keyId: keyIdOf(spki.toString('base64')),
     sign: (text) => sign(null, Buffer.from(text), privateKey).toString('base64'),
   };
 };
+
+/** Short name of a public key (SPKI, base64): first 16 hex digits of its SHA-256. */
+export const keyIdOf = (publicKey: string): string =>
+  createHash('sha256').update(Buffer.from(publicKey, 'base64')).digest('hex').slice(0, 16);

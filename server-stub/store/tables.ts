@@ -14,6 +14,8 @@ export interface Tables {
   uploads: UploadsTable;
   upload_pins: { upload_id: string; chunk_id: string };
   tasks: TasksTable;
+  /** signed when a wipe's result is accepted, in the same transaction; never changed */
+  certificates: { task_id: string; text: string; created_at: string };
   task_logs: { task_id: string; attempt: number; number: number; line: string };
   boot_tokens: BootTokensTable;
   sessions: SessionsTable;

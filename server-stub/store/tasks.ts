@@ -61,12 +61,16 @@ export const lastSeq = async (db: Database): Promise<number> => {
   return Number(row?.seq ?? 0);
 };
 
+/** The end of one task, with the certificate that it earned. */
+export interface TaskEnd {
+  id: string;
+  result: TaskResult;
+  /** of a wipe that succeeded: the signed text */
+  certificate?: string;
+}
+
 /** Write these rows, new or changed, in one transaction; `result` ends the one task that it is of. */
-export const saveTasks = async (
-  db: Database,
-  rows: readonly TaskRow[],
-  result?: { id: string; result: TaskResult },
-): Promise<void> => {
+export const saveTasks = async (db: Database, rows: readonly TaskRow[], result?: TaskEnd): Promise<void> => {
   await db.transaction().execute(async (trx) => {
     for (const row of rows) {
       const values = toTable(row);
@@ -83,8 +87,19 @@ export const saveTasks = async (
         .where('id', '=', result.id)
         .execute();
     }
+    if (result?.certificate !== undefined) {
+      const created_at = new Date(rows.find(({ id }) => id === result.id)?.endedAt ?? 0).toISOString();
+      await trx
+        .insertInto('certificates')
+        .values({ task_id: result.id, text: result.certificate, created_at })
+        .execute();
+    }
   });
 };
+
+/** The certificate's text as it was signed. */
+export const findCertificate = async (db: Database, taskId: string): Promise<string | undefined> =>
+  (await db.selectFrom('certificates').select('text').where('task_id', '=', taskId).executeTakeFirst())?.text;
 
 /** Live state, written from time to time. */
 export const saveReports = async (

@@ -144,6 +144,8 @@ function endedCard(task) {
   if (task.reason) parts.push(element('p', 'bad', task.reason));
   // a dry run's drawing of the disk needs its columns
   if (result?.summary) parts.push(element(result.summary.includes('\n\n') ? 'pre' : 'p', '', result.summary));
+  if (result?.wipe) parts.push(wipedDisks(result.wipe.disks));
+  if (result?.wipe && task.state === 'succeeded') parts.push(certificateLinks(task));
   for (const warning of result?.warnings ?? []) parts.push(element('p', 'warn', warning));
   if (result?.evidence.length) {
     const proofs = result.evidence.map(({ what, proof }) => element('li', '', `${what}: ${proof}`));
@@ -155,6 +157,42 @@ function endedCard(task) {
   }
   parts.push(logLink(task));
   return element('article', 'card', parts);
+}
+
+const erased = ['purged-verified', 'cleared-verified'];
+const notErased = ['failed', 'interrupted'];
+
+function wipedDisks(disks) {
+  const rows = disks.map(({ facts, status, reason, purge, passes, verification }) => {
+    const tone = erased.includes(status) ? 'good' : notErased.includes(status) ? 'bad' : 'faint';
+    const done = [];
+    if (purge?.method) done.push(purge.method);
+    if (passes.length > 0) done.push(`${passes.length} \u00d7 ${passes.at(-1).pattern}`);
+    if (verification) done.push(`${bytes(verification.bytes)} read back`);
+    return row([
+      facts.serial ?? 'no serial number',
+      facts.model ?? facts.name,
+      number(bytes(facts.size)),
+      element('span', tone, status),
+      done.join(', ') || reason || '',
+    ]);
+  });
+  const head = element(
+    'tr',
+    '',
+    ['Serial number', 'Disk', 'Size', 'State', 'How'].map((title) => element('th', '', title)),
+  );
+  const table = element('table', '', [element('thead', '', [head]), element('tbody', '', rows)]);
+  return element('div', 'scroll', [table]);
+}
+
+function certificateLinks(task) {
+  const links = ['pdf', 'json'].map((kind) => {
+    const link = element('a', '', `Certificate (${kind.toUpperCase()})`);
+    link.href = `/api/tasks/${encodeURIComponent(task.id)}/certificate.${kind}`;
+    return link;
+  });
+  return element('p', '', [links[0], ' \u00b7 ', links[1]]);
 }
 
 function heading(task, state, tone) {
