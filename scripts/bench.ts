@@ -1,14 +1,15 @@
 import { parseArgs } from 'node:util';
 import { benchImage } from './lib/bench/image.ts';
 import { printRows, type Row, writeReport } from './lib/bench/report.ts';
+import { benchWipe } from './lib/bench/wipe.ts';
 
 interface Options {
-  /** MiB of file data */
+  /** MiB of file data; of the disk that is wiped */
   size: number;
   runs: number;
 }
 
-const benches: Record<string, (options: Options) => Promise<Row[]>> = { image: benchImage };
+const benches: Record<string, (options: Options) => Promise<Row[]>> = { image: benchImage, wipe: benchWipe };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

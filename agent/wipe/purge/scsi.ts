@@ -56,7 +56,7 @@ const sanitize = (path: string, tools: PurgeTools, option: (typeof ways)[number]
       const pattern = option === 'overwrite' ? ['--zero'] : [];
       await tools.run('sg_sanitize', ['--quick', '--early', `--${option}`, ...pattern, path]);
       const end = await untilIdle(tools, look);
-      if (!end.failed) return;
+      if (end.done) return;
       throw new ImagingError('PURGE_FAILED', `Cannot erase ${path}: the drive says ${end.words}`);
     },
   };
@@ -69,7 +69,8 @@ const senseOf = async (path: string, tools: PurgeTools) => {
   const { stdout } = await tools.run('sg_requests', ['--progress', path], { okExitCodes: anyCode });
   const percent = Number(/Progress indication:\s*([\d.]+)%/.exec(stdout)?.[1] ?? 0);
   return {
-    failed: /sanitize command failed|medium error|hardware error/i.test(text),
+    // a failed sanitize is "Medium Error, Sanitize command failed", and no answer is no end either
+    done: /Sense key: No Sense/i.test(text),
     words: text.replace(/\s+/g, ' ').trim() || 'no sense',
     share: atWork ? percent / 100 : null,
   };

@@ -1,0 +1,143 @@
+import { open, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { hasCode } from '../../../agent/errors.ts';
+import { run } from '../../../agent/process/run.ts';
+import type { WipedDisk } from '../../../agent/protocol/index.ts';
+import type { CertificateBody } from '../../../server-stub/certificate/certificate.ts';
+import { verifyCertificate } from '../../../server-stub/certificate/verify.ts';
+import { openSigningKey } from '../../../server-stub/store/keys.ts';
+import { attachForgetful, type Bench, createBench, createCleanups, MIB } from '../imaging/bench.ts';
+
+const MAC = '52:54:00:00:40:01';
+const CUT = '52:54:00:00:40:02';
+const WAIT = { timeoutMs: 400_000 };
+const PLANTED = Buffer.from('what the former owner left here');
+const SIZE = 128 * MIB;
+/** bytes a second of the disk whose wipe is cut off */
+const RATE = 8 * MIB;
+
+const cleanups = createCleanups();
+let bench: Bench;
+
+test.before(async () => {
+  bench = await createBench(cleanups);
+  await bench.addHost('lab', MAC);
+  await bench.addHost('cut', CUT);
+});
+test.after.always(cleanups.run);
+
+/** A GPT with an ext4, and a line to search for in every MiB. */
+const makeDisk = async (name: string, size: number): Promise<string> => {
+  const file = join(bench.folder, name);
+  await run('truncate', ['-s', String(size), file]);
+  await run('sfdisk', ['--quiet', file], { input: 'label: gpt\nstart=2048, size=16MiB\n' });
+  await run('mke2fs', ['-q', '-t', 'ext4', '-E', `offset=${MIB}`, file, '16M']);
+  await using handle = await open(file, 'r+');
+  for (let at = 20 * MIB; at < size; at += MIB) await handle.write(PLANTED, 0, PLANTED.length, at + 4000);
+  await handle.write(PLANTED, 0, PLANTED.length, 3000);
+  return file;
+};
+
+/** Where the planted line still is, in MiB. */
+const leftIn = async (file: string): Promise<number[]> => {
+  const bytes = await readFile(file);
+  const found: number[] = [];
+  for (let at = bytes.indexOf(PLANTED); at >= 0; at = bytes.indexOf(PLANTED, at + 1))
+    found.push(Math.floor(at / MIB));
+  return found;
+};
+
+const certificateOf = async (id: string): Promise<CertificateBody> =>
+  verifyCertificate(
+    await bench.api.text(`/api/tasks/${id}/certificate`),
+    openSigningKey(bench.data).publicKey,
+  );
+
+const statusesOf = (disks: readonly WipedDisk[]) =>
+  Object.fromEntries(disks.map(({ facts, status, reason }) => [facts.serial, [status, reason]]));
+
+test.serial(
+  'wipe-fast of all internal disks, then a purge of one: tables gone, USB and read-only disks untouched, each with its certificate',
+  async (t) => {
+    const files = {
+      virtio: await makeDisk('virtio.img', SIZE),
+      nvme: await makeDisk('nvme.img', SIZE),
+      usb: await makeDisk('usb.img', 48 * MIB),
+      readOnly: await makeDisk('readonly.img', 48 * MIB),
+    };
+    const untouched = await Promise.all([readFile(files.usb), readFile(files.readOnly)]);
+    const params = { allInternal: true, countdownSeconds: 2, operator: 'Eve' };
+    const fast = await bench.addTask('lab', 'wipe-fast', params, 'stay');
+    const purge = await bench.addTask('lab', 'wipe-fast', {
+      disk: { serial: 'NVME' },
+      purge: true,
+      countdownSeconds: 0,
+    });
+    const machine = await bench.startAgent(MAC, {
+      disks: [
+        { file: files.virtio, serial: 'VIRTIO' },
+        { file: files.nvme, serial: 'NVME', bus: 'nvme' },
+        { file: files.usb, serial: 'USB', bus: 'usb' },
+        { file: files.readOnly, serial: 'READONLY', readOnly: true },
+      ],
+    });
+    const { disks } = await machine.waitForExit(WAIT);
+    const ended = await bench.ended(fast);
+    t.is(ended.result.outcome, 'succeeded', JSON.stringify(ended.result.error));
+    const { report, operator, machine: whose } = await certificateOf(fast);
+    t.is(operator, 'Eve');
+    t.deepEqual(whose?.macs, [MAC]);
+    t.deepEqual(statusesOf(report.disks), {
+      VIRTIO: ['signatures-removed', null],
+      NVME: ['signatures-removed', null],
+      USB: ['skipped', 'USB: only when named by serial number or WWN'],
+      READONLY: ['skipped', 'read-only hardware'],
+    });
+    t.deepEqual(
+      await leftIn(files.virtio),
+      Array.from({ length: 48 }, (_, at) => 40 + at),
+      'only between the ends',
+    );
+    t.deepEqual([disks[2]?.writes, disks[3]?.writes], [0, 0]);
+    t.true(untouched[0]?.equals(await readFile(files.usb)));
+    t.true(untouched[1]?.equals(await readFile(files.readOnly)));
+
+    const purged = await bench.ended(purge);
+    t.is(purged.result.outcome, 'succeeded', JSON.stringify(purged.result));
+    const [disk] = (await certificateOf(purge)).report.disks.filter(({ facts }) => facts.serial === 'NVME');
+    t.is(disk?.status, 'purged-verified');
+    t.is(disk?.purge?.method, 'nvme-format');
+    t.is(disk?.purge?.check?.survived, 0);
+    t.true((disk?.purge?.check?.places ?? 0) > 500);
+    t.deepEqual(await leftIn(files.nvme), [], 'QEMU’s drive did erase itself');
+  },
+);
+
+test.serial(
+  'wipe-normal cut off by a power cut is not wiped: no certificate; the next boot is told, and does all of it',
+  async (t) => {
+    const file = await makeDisk('cut.img', 96 * MIB);
+    const id = await bench.addTask('cut', 'wipe-normal', { disk: { serial: 'CUT' }, countdownSeconds: 0 });
+    const slow = await attachForgetful(t, file, RATE);
+    const first = await bench.startAgent(CUT, { disks: [{ file: slow.file, serial: 'CUT' }] });
+    await bench.reached(id, 'overwrite', 0.3);
+    await first.kill();
+    await slow.cutPower();
+    t.true(['running', 'silent'].includes((await bench.task(id)).state));
+    const refused = await t.throwsAsync(certificateOf(id));
+    t.true(hasCode(refused, 'NOT_FOUND'));
+
+    const again = await bench.startAgent(CUT, { disks: [{ file, serial: 'CUT' }] });
+    await again.waitForExit(WAIT);
+    const { result } = await bench.ended(id);
+    t.is(result.outcome, 'succeeded', JSON.stringify(result.error));
+    t.is(result.attempt, 2);
+    t.regex(result.warnings.join(), /an earlier attempt was cut off/);
+    const { report, task } = await certificateOf(id);
+    t.is(task.attempt, 2);
+    t.deepEqual(statusesOf(report.disks), { CUT: ['cleared-verified', null] });
+    t.is(report.disks[0]?.verification?.bytes, 96 * MIB);
+    t.deepEqual(await leftIn(file), []);
+  },
+);
