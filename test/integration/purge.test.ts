@@ -304,6 +304,48 @@ test.serial('NVMe: a slow drive is waited for, and tells how far it is', async (
   t.is(report.attempts[0]?.after, '(1) Most Recent Sanitize Command Completed Successfully.');
 });
 
+test.serial('an erasure that a power cut interrupted is waited for, then a new one is proved', async (t) => {
+  const left = (method: string) => ({ running: { method, left: 2 } });
+  const kinds: Case[] = [
+    {
+      drive: { nvme: { sanicap: 1 }, ...left('nvme-sanitize-crypto') },
+      transport: 'nvme',
+      expect: { method: 'nvme-sanitize-crypto' },
+    },
+    {
+      drive: { ata: { sanitize: ['block'] }, ...left('ata-sanitize-block') },
+      transport: 'sata',
+      expect: { method: 'ata-sanitize-block' },
+    },
+    {
+      drive: { scsi: ['block'], ...left('scsi-sanitize-block') },
+      transport: 'sas',
+      expect: { method: 'scsi-sanitize-block' },
+    },
+  ];
+  for (const one of kinds) {
+    const { report } = await check(t, one);
+    t.is(report.attempts.length, 1);
+    t.notRegex(
+      report.attempts[0]?.before ?? '',
+      /progress|In Process/i,
+      'it was over before the new one began',
+    );
+  }
+});
+
+test.serial(
+  'NVMe: a controller that an earlier attempt left in failure is taken out of it first',
+  async (t) => {
+    const one: Case = {
+      drive: { nvme: { sanicap: 2 }, sstat: 3 },
+      transport: 'nvme',
+      expect: { method: 'nvme-sanitize-block' },
+    };
+    await check(t, { ...one, calls: { '--sanact=1': 1 } });
+  },
+);
+
 test.serial('ATA: the enhanced security erase leaves no password behind', async (t) => {
   const one: Case = {
     drive: { ata: enhanced },

@@ -111,6 +111,9 @@ const sanitizeOptions: Record<SanitizeWay, readonly string[]> = {
 const sanitize = (path: string, tools: PurgeTools, way: SanitizeWay): PurgeMethod => ({
   name: `ata-sanitize-${way}`,
   level: SANITIZE_LEVEL,
+  settle: async () => {
+    await untilIdle(tools, () => sanitizeState(path, tools));
+  },
   status: async () => (await sanitizeState(path, tools)).words,
   erase: async () => {
     await tools.run('hdparm', [SURE, ...sanitizeOptions[way], path]);
@@ -128,6 +131,7 @@ const enhancedErase = (path: string, tools: PurgeTools): PurgeMethod => {
   return {
     name: 'ata-enhanced-security-erase',
     level: SANITIZE_LEVEL,
+    settle: async () => undefined,
     status: words,
     erase: async () => {
       tools.log(

@@ -16,6 +16,8 @@ export interface PurgeMethod {
   name: string;
   /** what it is worth, by which standard */
   level: string;
+  /** Wait for an erasure that an earlier attempt began: until its end the drive takes nothing else. */
+  settle(): Promise<void>;
   /** the drive's status now, in its own words: what a later "ok" is compared with */
   status(): Promise<string>;
   /**

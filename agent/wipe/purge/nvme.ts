@@ -62,22 +62,24 @@ const sanitize = (controller: string, tools: PurgeTools, name: string, action: n
   return {
     name,
     level: SANITIZE_LEVEL,
+    settle: async () => {
+      if ((await untilIdle(tools, look)).status === FAILED) await leaveFailure(controller, tools);
+    },
     status: async () => (await look()).words,
     erase: async () => {
       const overwrite = name === 'nvme-sanitize-overwrite' ? ['--owpass=1', '--ovrpat=0'] : [];
       await tools.run('nvme', ['sanitize', controller, `--sanact=${action}`, ...overwrite]);
       const end = await untilIdle(tools, look);
       if (end.status === DONE || end.status === DONE_WITHOUT_DEALLOCATE) return;
-      // a controller in failure mode answers nothing else until it is told to leave it
-      if (end.status === FAILED) {
-        await tools.run('nvme', ['sanitize', controller, `--sanact=${EXIT_FAILURE_MODE}`], {
-          okExitCodes: [0, 1],
-        });
-      }
+      if (end.status === FAILED) await leaveFailure(controller, tools);
       throw new ImagingError('PURGE_FAILED', `Cannot erase ${controller}: the drive says ${end.words}`);
     },
   };
 };
+
+/** A controller whose sanitize failed does nothing else until it is told to leave that state. */
+const leaveFailure = (controller: string, tools: PurgeTools): Promise<unknown> =>
+  tools.run('nvme', ['sanitize', controller, `--sanact=${EXIT_FAILURE_MODE}`], { okExitCodes: [0, 1] });
 
 /** SSTAT, bits 2:0 */
 const DONE = 1;
@@ -107,6 +109,7 @@ const format = (namespace: string, tools: PurgeTools, name: string, ses: number)
   name,
   level:
     'NVMe Format: Purge by NIST SP 800-88 r1; IEEE 2883-2022 asks for Sanitize, which this drive does not have',
+  settle: async () => undefined,
   status: async () => 'format keeps no log; its own answer and the read-back are all there is',
   erase: async () => {
     const args = ['format', namespace, `--ses=${ses}`, '--force', `--timeout=${12 * HOUR_MS}`];

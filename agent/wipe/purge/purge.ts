@@ -39,6 +39,7 @@ export const purgeDisk = async (
         details: { path },
       });
     }
+    await offer.methods[0]?.settle();
     const known = await plantMarkers(path, disk.size);
     for (const method of offer.methods) {
       const attempt = await attemptOf(method);

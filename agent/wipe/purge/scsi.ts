@@ -51,6 +51,9 @@ const sanitize = (path: string, tools: PurgeTools, option: (typeof ways)[number]
   return {
     name: `scsi-sanitize-${option}`,
     level: SANITIZE_LEVEL,
+    settle: async () => {
+      await untilIdle(tools, look);
+    },
     status: async () => (await look()).words,
     erase: async () => {
       const pattern = option === 'overwrite' ? ['--zero'] : [];
