@@ -68,7 +68,7 @@ export const wipeDisks = async (options: WipeOptions): Promise<WipedDisk[]> => {
     entry.startedAt = new Date().toISOString();
     await guarded(entry, options.signal, async () => {
       const claim = await claimDisk(disk, { raidMember: true, signal: options.signal });
-      claims.use(claim);
+      claims.defer(() => giveBack(claim, options.steps));
       works.push({ claim, entry, mode: options.mode });
     });
   }
@@ -77,6 +77,15 @@ export const wipeDisks = async (options: WipeOptions): Promise<WipedDisk[]> => {
   await overwriteAll(works, options);
   await examineAgain(works, options);
   return entries;
+};
+
+/** What was proved stands: a disk that died, or was pulled out, cannot be flushed or set read-only any more. */
+const giveBack = async (claim: DiskClaim, steps: WipeSteps): Promise<void> => {
+  try {
+    await claim.release();
+  } catch (error) {
+    steps.warn(`${claim.path} could not be set read-only again: ${toImagingError(error).message}`);
+  }
 };
 
 const emptyEntry: Omit<WipedDisk, 'facts' | 'passes'> = {

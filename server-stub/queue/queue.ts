@@ -85,14 +85,7 @@ export const expire = (open: readonly TaskRow[], now: number, limits: QueueLimit
     if (task.state === 'running' && over) return [gone(task, now, 'the machine fell silent')];
     if (task.state === 'waiting' && over) return [leftLine(task, now)];
     if (task.state === 'silent' && now - (task.silentSince ?? now) >= lostAfter(task, limits)) {
-      return [
-        ended(
-          task,
-          'lost',
-          `the machine did not come back in ${Math.round(lostAfter(task, limits) / 60_000)} minutes${isWipe(task.type) ? ': not wiped' : ''}`,
-          now,
-        ),
-      ];
+      return [ended(task, 'lost', whyGivenUp(task, limits), now)];
     }
     return [];
   });
@@ -163,6 +156,12 @@ const ended = (task: TaskRow, state: TaskState, reason: string | null, now: numb
   waitingSince: null,
   endedAt: now,
 });
+
+const whyGivenUp = (task: TaskRow, limits: QueueLimits): string => {
+  const minutes = Math.round(lostAfter(task, limits) / 60_000);
+  const time = minutes < 120 ? `${minutes} minutes` : `${Math.round(minutes / 60)} hours`;
+  return `the machine did not come back in ${time}${isWipe(task.type) ? ': not wiped' : ''}`;
+};
 
 const whyLost = (task: TaskRow, attempt: number): string => {
   if (isFinal(task)) return `it has ended (${task.state})`;

@@ -7,9 +7,11 @@ import {
   logSchema,
   nextAnswerSchema,
   progressSchema,
+  type TaskParams,
   type TaskResult,
   taskAnswerSchema,
   taskResultSchema,
+  type WipeType,
 } from '../../agent/protocol/index.ts';
 import { issueCertificate } from '../certificate/issue.ts';
 import { collectChunks } from '../images/remove.ts';
@@ -37,6 +39,7 @@ export const agentTaskRoutes = (app: App, state: State): void => {
 
   const certificateFor = async (task: TaskRow, result: TaskResult): Promise<string | undefined> => {
     if (result.outcome !== 'succeeded' || !result.wipe || !isWipe(task.type)) return undefined;
+    if ((task.params as TaskParams<WipeType>).dryRun) return undefined;
     const host = await getHost(state.db, task.hostId);
     return issueCertificate(state.key, task, host, result, new Date(state.now()));
   };

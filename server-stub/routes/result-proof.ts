@@ -40,10 +40,16 @@ const requireErased = (task: TaskRow, result: TaskResult): void => {
   const params = task.params as TaskParams<WipeType>;
   if (params.dryRun) return;
   const erased = result.wipe?.disks.filter(({ status }) => status !== 'skipped') ?? [];
+  const named = [...(params.disks ?? []), ...(params.disk ? [params.disk] : [])];
+  const absent = named.find(
+    ({ serial }) => serial !== undefined && !erased.some(({ facts }) => facts.serial === serial.trim()),
+  );
   const doubt =
     erased.length === 0
       ? 'it names no disk that was erased'
-      : erased.map((disk) => whyNotErased(task, disk)).find(Boolean);
+      : absent
+        ? `it does not name ${absent.serial}`
+        : erased.map((disk) => whyNotErased(task, disk)).find(Boolean);
   if (!doubt) return;
   throw new ImagingError('BAD_REQUEST', `Cannot accept success of task ${task.id}: ${doubt}`);
 };
@@ -58,7 +64,8 @@ const whyNotErased = (
     'wipe-normal': 1,
     'wipe-full': params.passes ?? 1,
   };
-  const isWhole = task.type !== 'wipe-fast';
+  // where overwriting stands in for a purge, the two ends do not
+  const isWhole = task.type !== 'wipe-fast' || (params.purge && !purge?.method);
   if (error || !['purged-verified', 'cleared-verified', 'signatures-removed'].includes(status))
     return `${facts.name} is ${status}`;
   if (params.purge && !params.orOverwrite && !purge?.method) return `${facts.name} was not purged`;

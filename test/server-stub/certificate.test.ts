@@ -157,6 +157,16 @@ test('purge: a wipe that asked for it is no success without it', async (t) => {
   t.is((await finish(resultOf(1, wipeOf(diskOf({ status: 'purged-verified', purge }))))).statusCode, 200);
 });
 
+test('the disks that the task names must be there; and where overwriting stands in for a purge, the two ends do not', async (t) => {
+  const server = await testServer(t);
+  const named = await started(server, 'wipe-normal', { disks: [{ serial: 'S1' }, { serial: 'S9' }] });
+  t.is((await named.finish(resultOf(1, wipeOf(diskOf())))).statusCode, 400);
+  const instead = await started(server, 'wipe-fast', { allInternal: true, purge: true, orOverwrite: true });
+  const ends = diskOf({ status: 'signatures-removed' });
+  t.is((await instead.finish(resultOf(1, wipeOf(ends)))).statusCode, 400);
+  t.is((await instead.finish(resultOf(1, wipeOf(diskOf())))).statusCode, 200);
+});
+
 test('a wipe that fails keeps its report and gets no certificate', async (t) => {
   const server = await testServer(t);
   const { task, finish } = await started(server);
