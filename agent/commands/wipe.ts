@@ -60,6 +60,9 @@ export const wipeCommand = async (options: WipeCommandOptions): Promise<void> =>
 const taskOf = (options: WipeCommandOptions): WipeTask => {
   const { disk, allInternal, mode, passes, purge, orOverwrite, verify, yes, dryRun } = options;
   const type: WipeType = `wipe-${mode}`;
+  if (passes !== undefined && mode !== 'full') {
+    throw new ImagingError('BAD_REQUEST', 'Cannot wipe: --passes goes with --mode full');
+  }
   const parsed = taskParamsSchemas[type].safeParse({
     ...(disk ? { disks: disk.map((serial) => ({ serial })) } : {}),
     ...(passes === undefined ? {} : { passes }),

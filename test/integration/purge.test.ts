@@ -94,7 +94,7 @@ const check = async (
     t.is(error, null, error?.message);
     t.is(report.method, one.expect.method);
     t.is(report.check?.survived, 0);
-    t.true((report.check?.places ?? 0) > 900, 'known places, with and without a marker');
+    t.true((report.check?.places ?? 0) > 500, 'as many places as have markers, and what was there before');
     t.regex(report.level, /Purge/);
   } else {
     t.is(error?.code, one.expect.code, error?.message);

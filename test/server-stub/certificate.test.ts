@@ -2,7 +2,6 @@ import { generateKeyPairSync } from 'node:crypto';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
-import type { WipedDisk } from '../../agent/protocol/index.ts';
 import { canonicalJson } from '../../server-stub/certificate/canonical.ts';
 import { verifyCertificate } from '../../server-stub/certificate/verify.ts';
 import { main } from '../../server-stub/main.ts';
@@ -16,33 +15,17 @@ import {
   showTask,
   type TestServer,
   testServer,
+  WIPED_SIZE,
+  wipedDisk,
+  wipeOf,
 } from './support.ts';
 
-const SIZE = 1_000_000_000;
-
-const diskOf = (more: Partial<WipedDisk> = {}): WipedDisk => ({
-  facts: {
-    ...{ name: 'sda', model: 'Disk <b>', serial: 'S1', size: SIZE, logicalSectorSize: 512 },
-    ...{ physicalSectorSize: 4096, rotational: false, removable: false, readOnly: false, transport: 'sata' },
-  },
-  ...{ status: 'cleared-verified', reason: null, error: null, hidden: null, health: null, purge: null },
-  passes: [{ number: 1, pattern: 'random', bytes: SIZE, seconds: 3, missed: { sectors: 0, ranges: [] } }],
-  verification: {
-    ...{ method: 'full', places: 1, bytes: SIZE, key: 'ab'.repeat(32) },
-    wrong: { sectors: 0, ranges: [] },
-  },
-  startedAt: '2026-01-02T03:00:00Z',
-  endedAt: '2026-01-02T03:04:00Z',
-  ...more,
-});
+const SIZE = WIPED_SIZE;
+const diskOf = wipedDisk;
 
 const skipped = diskOf({
   ...{ status: 'skipped', reason: 'USB: only when named', passes: [], verification: null },
   facts: { ...diskOf().facts, name: 'sdb', serial: 'USB1' },
-});
-
-const wipeOf = (...disks: WipedDisk[]) => ({
-  wipe: { agent: { version: '1', kernel: '6.12' }, tools: { hdparm: '9.65' }, disks },
 });
 
 /** A machine that has taken up a wipe. */

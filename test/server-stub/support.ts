@@ -9,7 +9,7 @@ import { encodeCaibx } from '../../agent/image/caibx.ts';
 import type { StoredChunk } from '../../agent/image/chunk-store.ts';
 import { chunkId, compressFrame } from '../../agent/image/codec.ts';
 import { packStream } from '../../agent/image/pack.ts';
-import { frameLimit, type Manifest } from '../../agent/protocol/index.ts';
+import { frameLimit, type Manifest, type WipedDisk } from '../../agent/protocol/index.ts';
 import { type AppDeps, buildApp } from '../../server-stub/app.ts';
 import { decideBoot } from '../../server-stub/decide.ts';
 
@@ -140,6 +140,33 @@ export const resultOf = (attempt: number, extra: object = {}) => ({
   inventory: null,
   endedAt: '2026-01-02T03:04:05Z',
   ...extra,
+});
+
+/** bytes of every disk in a test's report */
+export const WIPED_SIZE = 1_000_000_000;
+
+/** A disk as a machine reports it that has overwritten and read back all of it. */
+export const wipedDisk = (more: Partial<WipedDisk> = {}): WipedDisk => ({
+  facts: {
+    ...{ name: 'sda', model: 'Disk <b>', serial: 'S1', size: WIPED_SIZE, logicalSectorSize: 512 },
+    ...{ physicalSectorSize: 4096, rotational: false, removable: false, readOnly: false, transport: 'sata' },
+  },
+  ...{ status: 'cleared-verified', reason: null, error: null, hidden: null, health: null, purge: null },
+  passes: [
+    { number: 1, pattern: 'random', bytes: WIPED_SIZE, seconds: 3, missed: { sectors: 0, ranges: [] } },
+  ],
+  verification: {
+    ...{ method: 'full', places: 1, bytes: WIPED_SIZE, key: 'ab'.repeat(32) },
+    wrong: { sectors: 0, ranges: [] },
+  },
+  startedAt: '2026-01-02T03:00:00Z',
+  endedAt: '2026-01-02T03:04:00Z',
+  ...more,
+});
+
+/** What a wipe's result has besides. */
+export const wipeOf = (...disks: WipedDisk[]) => ({
+  wipe: { agent: { version: '1', kernel: '6.12' }, tools: { hdparm: '9.65' }, disks },
 });
 
 export const failureOf = (attempt: number, code: string, details: object = {}) =>

@@ -9,7 +9,10 @@ import {
   failureOf,
   makeImage,
   progressOf,
+  resultOf,
   testServer,
+  wipedDisk,
+  wipeOf,
 } from '../server-stub/support.ts';
 import { openBrowser } from './browser.ts';
 
@@ -27,6 +30,11 @@ test('the page asks for the token, shows live progress, images, results with evi
   await first.post('next');
   await first.post(`tasks/${failing.id}/log`, { attempt: 1, from: 0, lines: ['line one', EVIL] });
   await first.post(`tasks/${failing.id}/result`, failureOf(1, 'DISK_AMBIGUOUS'));
+  const wipe = await addTask(server, mac, 'wipe-normal', { allInternal: true });
+  const second = await bootAgent(server, mac);
+  await second.post('next');
+  const wiped = wipeOf(wipedDisk({ facts: { ...wipedDisk().facts, model: EVIL } }));
+  await second.post(`tasks/${wipe.id}/result`, resultOf(1, wiped));
   const deploy = await addTask(server, mac, 'deploy', { image: 'lab' });
   const agent = await bootAgent(server, mac);
   await agent.post('next');
@@ -61,6 +69,12 @@ test('the page asks for the token, shows live progress, images, results with evi
   const log = await page.request.get(`${url}/api/tasks/${failing.id}/log?format=text`);
   t.is(await log.text(), `line one\n${EVIL}\n`);
   t.is(log.headers()['content-type'], 'text/plain; charset=utf-8');
+
+  const erased = page.locator('#ended article', { hasText: 'wipe-normal' });
+  await erased.getByText('cleared-verified').waitFor();
+  t.true(await erased.getByRole('cell', { name: EVIL }).isVisible());
+  const certificate = await erased.getByRole('link', { name: 'Certificate (PDF)' }).getAttribute('href');
+  t.is((await page.request.get(url + certificate)).headers()['content-type'], 'application/pdf');
 
   // a damaged chunk is seen by the server, and by the page without a reload
   const damaged = content.chunks[0]?.id ?? '';
