@@ -46,7 +46,7 @@ const stages: Stage[] = [
     name: 'integration',
     folder: 'test/integration',
     files: 'test/integration/**',
-    lanes: 1,
+    lanes: 2,
     timeout: '5m',
     // the others take half a minute each
     quick: 'test/integration/{filesystem,image,image-casync,server-full}.test.ts',

@@ -113,6 +113,14 @@ test.serial(
     const share = (size * memberSize) / (bootSize + memberSize);
     const grown = facts.root - (member?.contains[0]?.size ?? 0);
     t.true(grown > 0.95 * share, `the root filesystem grew by ${grown}, its share of the room is ${share}`);
+
+    if (!MATRIX) return;
+    const smaller = await blankDisk('lvm-smaller', size - 200 * MIB);
+    const derived = await imaging(t, 'deploy', { image: 'lvm', file: smaller, mac: '52:54:00:00:40:03' });
+    t.deepEqual(derived.image, { name: 'lvm', version: 2, derivedFrom: 1 });
+    const shrunk = await start(t, smaller);
+    t.is(shrunk.stack, 'lvm/part/disk');
+    t.true(shrunk.root < (member?.contains[0]?.size ?? 0), `its root is ${shrunk.root}`);
   },
 );
 
