@@ -1,11 +1,17 @@
-import { isWipe, type TaskParams, type TaskResult, type WipeType } from '../../agent/protocol/index.ts';
+import {
+  isWipe,
+  type TaskParams,
+  type TaskResult,
+  type WipeReport,
+  type WipeType,
+} from '../../agent/protocol/index.ts';
 import type { TaskRow } from '../queue/task-row.ts';
 import type { Host } from '../store/hosts.ts';
 import type { SigningKey } from '../store/keys.ts';
 import { canonicalJson } from './canonical.ts';
 import { type Certificate, type CertificateBody, certificateBodySchema } from './certificate.ts';
+import { verdictOf } from './verdict.ts';
 
-const TITLE = 'Certificate of erasure';
 const STANDARD =
   'NIST SP 800-88 r2; techniques of IEEE 2883-2022: an overwrite is Clear, a sanitize of the drive or an enhanced security erase is Purge';
 
@@ -16,11 +22,14 @@ const claims = {
   flash: 'An overwrite of flash does not reach all of its cells.',
   firmware:
     "A purge is the drive's own work and word; that its content is gone was checked where the report says.",
+  format:
+    'NVMe Format was a Purge by NIST SP 800-88 r1, which r2 has replaced; IEEE 2883-2022 asks for Sanitize.',
   fast: 'A fast wipe removes tables and signatures only: data between the two ends of the disk is still there. It is no sanitization.',
 };
 
 /**
- * The signed text of a wipe that has succeeded. `now`: the server's clock; the agent's is in the report only.
+ * The signed text of a wipe that has ended and reported its disks: a certificate, or the record of what is not erased.
+ * `now`: the server's clock; the agent's is in the report only.
  */
 export const issueCertificate = (
   key: SigningKey,
@@ -31,16 +40,22 @@ export const issueCertificate = (
 ): string => {
   if (!isWipe(task.type) || !result.wipe) throw new Error(`task ${task.id} is no wipe with a report`);
   const params = task.params as TaskParams<WipeType>;
-  const erased = result.wipe.disks.filter(({ status }) => status !== 'skipped');
+  const { error } = result;
+  const found = concluded(task, result, result.wipe);
+  const touched = result.wipe.disks.filter(({ status }) => status !== 'skipped');
   const body: CertificateBody = certificateBodySchema.parse({
     format: 1,
-    title: TITLE,
+    title: titleOf(result.outcome, found),
+    ...found,
+    outcome: result.outcome,
+    error: error && { code: error.code, message: error.message },
     standard: STANDARD,
     claims: [
       claims.readBack,
-      ...(erased.some(({ facts, purge }) => !facts.rotational && !purge?.method) ? [claims.flash] : []),
-      ...(erased.some(({ purge }) => purge?.method) ? [claims.firmware] : []),
-      ...(erased.some(({ status }) => status === 'signatures-removed') ? [claims.fast] : []),
+      ...(touched.some(({ facts, purge }) => !facts.rotational && !purge?.method) ? [claims.flash] : []),
+      ...(touched.some(({ purge }) => purge?.method) ? [claims.firmware] : []),
+      ...(touched.some(({ purge }) => purge?.method?.startsWith('nvme-format')) ? [claims.format] : []),
+      ...(touched.some(({ status }) => status === 'signatures-removed') ? [claims.fast] : []),
     ],
     issuedAt: now.toISOString(),
     task: {
@@ -62,4 +77,46 @@ export const issueCertificate = (
     },
   };
   return `${JSON.stringify(signed, null, 2)}\n`;
+};
+
+type Conclusion = Pick<CertificateBody, 'erased' | 'conclusion' | 'verdicts'>;
+
+/** The task's end and every disk's own: only both together are an erasure. */
+const concluded = (task: TaskRow, { outcome, error }: TaskResult, { disks }: WipeReport): Conclusion => {
+  const all = disks.map((disk) => ({
+    ...{ name: disk.facts.name, serial: disk.facts.serial ?? null },
+    ...verdictOf(task, disk),
+  }));
+  const meant = all.filter(({ verdict }) => verdict !== 'LEFT ALONE');
+  const open = meant.filter(({ verdict }) => verdict !== 'ERASED');
+  const erased = outcome === 'succeeded' && meant.length > 0 && open.length === 0;
+  return { erased, conclusion: erased ? erasedWords(meant) : openWords(meant, open, error), verdicts: all };
+};
+
+type Verdicts = Conclusion['verdicts'];
+
+const erasedWords = (meant: Verdicts): string =>
+  `ERASED and read back: all of ${meant.length} disk${meant.length === 1 ? '' : 's'} that the task was for (${namesOf(meant)})`;
+
+const openWords = (meant: Verdicts, open: Verdicts, error: TaskResult['error']): string => {
+  if (open.length === 0)
+    return `NOT ERASED as a whole: the task did not succeed${error ? ` (${error.code})` : ''}`;
+  const what = open.every(({ verdict }) => verdict === 'TABLES REMOVED, DATA LEFT')
+    ? ', tables removed only'
+    : '';
+  const of = `${open.length} of ${meant.length} disk${meant.length === 1 ? '' : 's'} that the task was for`;
+  return `NOT ERASED${what}: ${of} (${namesOf(open)})`;
+};
+
+/** More of them than a sentence holds are in the list below it. */
+const NAMED = 20;
+const namesOf = (list: Verdicts): string => {
+  const names = list.slice(0, NAMED).map(({ name, serial }) => `${name}, ${serial ?? 'no serial number'}`);
+  return names.join('; ') + (list.length > NAMED ? `; and ${list.length - NAMED} more` : '');
+};
+
+const titleOf = (outcome: TaskResult['outcome'], { erased }: Conclusion): string => {
+  if (erased) return 'Certificate of erasure';
+  const what = { succeeded: 'fast', failed: 'failed', cancelled: 'cancelled' }[outcome];
+  return `Record of a ${what} wipe: no certificate of erasure`;
 };

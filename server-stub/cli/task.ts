@@ -1,6 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from '../../agent/errors.ts';
-import { finalStates, type TaskResult } from '../../agent/protocol/index.ts';
+import {
+  finalStates,
+  isErased,
+  type TaskResult,
+  type WipedDisk,
+  type WipeReport,
+} from '../../agent/protocol/index.ts';
 import type { NewTaskBody, TaskAnswer } from '../api.ts';
 import type { CommandContext, Print } from './command.ts';
 import { bytes, printable, seconds, table, when } from './format.ts';
@@ -118,15 +124,25 @@ const describe = (task: TaskAnswer): string => {
     ...(progressOf(task) ? [`progress  ${progressOf(task)}`] : []),
     ...(result?.error ? [`error     ${result.error.code}: ${result.error.message}`] : []),
     ...(result?.summary ? summaryLines(result.summary) : []),
+    // a success has them in its summary
+    ...(result?.wipe && result.error ? result.wipe.disks.map(diskLine) : []),
     ...(result?.evidence ?? []).map(({ what, proof }) => `proved    ${what}: ${proof}`),
     ...(result?.warnings ?? []).map((warning) => `warning   ${warning}`),
-    ...(result?.wipe && task.state === 'succeeded'
-      ? [`certificate: fog-server task certificate ${task.id}`]
+    ...(result?.wipe
+      ? [`${signedName(task.state, result.wipe)} fog-server task certificate ${task.id}`]
       : []),
   ]
     .map(printable)
     .join('\n');
 };
+
+const diskLine = ({ facts, status, reason }: WipedDisk): string =>
+  `disk      ${facts.name}, ${facts.serial ?? 'no serial number'}: ${status}${reason ? ` (${reason})` : ''}`;
+
+const signedName = (state: string, { disks }: WipeReport): string =>
+  state === 'succeeded' && disks.every(({ status }) => status === 'skipped' || isErased(status))
+    ? 'certificate:'
+    : 'record of what is NOT ERASED:';
 
 /** A dry run's drawing of the disk, behind an empty line, is 80 columns wide by itself. */
 const summaryLines = (summary: string): string[] => {
