@@ -111,7 +111,9 @@ const openWords = (meant: Verdicts, open: Verdicts, error: TaskResult['error']):
 /** More of them than a sentence holds are in the list below it. */
 const NAMED = 20;
 const namesOf = (list: Verdicts): string => {
-  const names = list.slice(0, NAMED).map(({ name, serial }) => `${name}, ${serial ?? 'no serial number'}`);
+  const names = list
+    .slice(0, NAMED)
+    .map(({ name, serial }) => `${name}, ${serial?.slice(0, 40) ?? 'no serial number'}`);
   return names.join('; ') + (list.length > NAMED ? `; and ${list.length - NAMED} more` : '');
 };
 
