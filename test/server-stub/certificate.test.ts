@@ -55,7 +55,12 @@ test('a wipe says which disks, in one way: not the host’s default, not nothing
       url: '/api/tasks',
       payload: { host: 'lab', type: 'wipe-full', params, ...more },
     });
-  for (const params of [{}, { allInternal: true, disk: { serial: 'S' } }, { allInternal: true, passes: 1 }]) {
+  for (const params of [
+    {},
+    { allInternal: true, disk: { serial: 'S' } },
+    { allInternal: true, passes: 1 },
+    { allInternal: true, orOverwrite: true },
+  ]) {
     t.is((await add(params)).statusCode, 400, JSON.stringify(params));
   }
   const added = await add({ disks: [{ serial: 'S' }], passes: 5 });

@@ -11,6 +11,7 @@ import { attachForgetful, type Bench, createBench, createCleanups, MIB } from '.
 
 const MAC = '52:54:00:00:40:01';
 const CUT = '52:54:00:00:40:02';
+const LOSES = '52:54:00:00:40:03';
 const WAIT = { timeoutMs: 400_000 };
 const PLANTED = Buffer.from('what the former owner left here');
 const SIZE = 128 * MIB;
@@ -24,6 +25,7 @@ test.before(async () => {
   bench = await createBench(cleanups);
   await bench.addHost('lab', MAC);
   await bench.addHost('cut', CUT);
+  await bench.addHost('loses', LOSES);
 });
 test.after.always(cleanups.run);
 
@@ -57,6 +59,9 @@ const certificateOf = async (id: string): Promise<CertificateBody> =>
 const statusesOf = (disks: readonly WipedDisk[]) =>
   Object.fromEntries(disks.map(({ facts, status, reason }) => [facts.serial, [status, reason]]));
 
+const verdictsOf = ({ verdicts }: CertificateBody) =>
+  Object.fromEntries(verdicts.map(({ serial, verdict }) => [serial, verdict]));
+
 test.serial(
   'wipe-fast of all internal disks, then a purge of one: tables gone, USB and read-only disks untouched, each with its certificate',
   async (t) => {
@@ -85,8 +90,9 @@ test.serial(
     const { disks } = await machine.waitForExit(WAIT);
     const ended = await bench.ended(fast);
     t.is(ended.result.outcome, 'succeeded', JSON.stringify(ended.result.error));
-    const { report, operator, machine: whose } = await certificateOf(fast);
+    const { report, operator, machine: whose, ...record } = await certificateOf(fast);
     t.is(operator, 'Eve');
+    t.false(record.erased, 'what lies between the ends is still there');
     t.deepEqual(whose?.macs, [MAC]);
     t.deepEqual(statusesOf(report.disks), {
       VIRTIO: ['signatures-removed', null],
@@ -105,7 +111,9 @@ test.serial(
 
     const purged = await bench.ended(purge);
     t.is(purged.result.outcome, 'succeeded', JSON.stringify(purged.result));
-    const [disk] = (await certificateOf(purge)).report.disks.filter(({ facts }) => facts.serial === 'NVME');
+    const certificate = await certificateOf(purge);
+    t.true(certificate.erased);
+    const [disk] = certificate.report.disks.filter(({ facts }) => facts.serial === 'NVME');
     t.is(disk?.status, 'purged-verified');
     t.is(disk?.purge?.method, 'nvme-format');
     t.is(disk?.purge?.check?.survived, 0);
@@ -117,7 +125,7 @@ test.serial(
 test.serial(
   'wipe-normal cut off by a power cut is not wiped: no certificate; the next boot is told, and does all of it',
   async (t) => {
-    const file = await makeDisk('cut.img', 96 * MIB);
+    const file = await makeDisk('cut.img', 64 * MIB);
     const id = await bench.addTask('cut', 'wipe-normal', { disk: { serial: 'CUT' }, countdownSeconds: 0 });
     const slow = await attachForgetful(t, file, RATE);
     const first = await bench.startAgent(CUT, { disks: [{ file: slow.file, serial: 'CUT' }] });
@@ -134,10 +142,59 @@ test.serial(
     t.is(result.outcome, 'succeeded', JSON.stringify(result.error));
     t.is(result.attempt, 2);
     t.regex(result.warnings.join(), /an earlier attempt was cut off/);
-    const { report, task } = await certificateOf(id);
+    const { report, task, erased } = await certificateOf(id);
+    t.true(erased);
     t.is(task.attempt, 2);
     t.deepEqual(statusesOf(report.disks), { CUT: ['cleared-verified', null] });
-    t.is(report.disks[0]?.verification?.bytes, 96 * MIB);
+    t.is(report.disks[0]?.verification?.bytes, 64 * MIB);
     t.deepEqual(await leftIn(file), []);
+  },
+);
+
+test.serial(
+  'a disk that is pulled out in its wipe, then a wipe that is cancelled: the other disk is erased, and a signed record names what is not',
+  async (t) => {
+    const fine = await makeDisk('fine.img', 48 * MIB);
+    const pulled = await attachForgetful(t, await makeDisk('pulled.img', 64 * MIB), RATE / 2);
+    const slow = await attachForgetful(t, await makeDisk('slow.img', 64 * MIB), RATE / 2);
+    const losing = await bench.addTask(
+      'loses',
+      'wipe-normal',
+      { disks: [{ serial: 'FINE' }, { serial: 'PULLED' }], countdownSeconds: 0 },
+      'stay',
+    );
+    const cancelled = await bench.addTask('loses', 'wipe-full', {
+      disk: { serial: 'SLOW' },
+      countdownSeconds: 0,
+    });
+    const machine = await bench.startAgent(LOSES, {
+      disks: [
+        { file: fine, serial: 'FINE' },
+        { file: pulled.file, serial: 'PULLED', bus: 'usb' },
+        { file: slow.file, serial: 'SLOW' },
+      ],
+    });
+    await bench.reached(losing, 'overwrite', 0.2);
+    await machine.qmp('device_del', { id: 'disk1' });
+    const lost = await bench.ended(losing);
+    t.is(lost.result.outcome, 'failed');
+    t.is(lost.result.error?.code, 'WIPE_INCOMPLETE', JSON.stringify(lost.result));
+    t.regex(lost.result.error?.message ?? '', /partially erased, \d+ sectors .* it is gone/);
+    const record = await certificateOf(losing);
+    t.false(record.erased);
+    t.deepEqual(verdictsOf(record), { FINE: 'ERASED', PULLED: 'NOT ERASED', SLOW: 'LEFT ALONE' });
+    t.deepEqual(await leftIn(fine), []);
+
+    await bench.reached(cancelled, 'overwrite', 0.05);
+    const asked = performance.now();
+    await bench.api.post(`/api/tasks/${cancelled}/cancel`);
+    const stopped = await bench.ended(cancelled);
+    t.true(performance.now() - asked < 20_000, 'within seconds, of an emulated machine');
+    t.is(stopped.result.outcome, 'cancelled');
+    const given = await certificateOf(cancelled);
+    t.deepEqual([given.outcome, given.erased], ['cancelled', false]);
+    t.deepEqual(verdictsOf(given), { FINE: 'LEFT ALONE', SLOW: 'NOT ERASED' });
+    t.is(given.report.disks.find(({ facts }) => facts.serial === 'SLOW')?.status, 'interrupted');
+    await machine.waitForExit(WAIT);
   },
 );
