@@ -221,8 +221,8 @@ const taskCommands = (y: ReturnType<typeof api>, ends: (code: number) => void) =
     .command(
       'certificate <id>',
       'what was signed of a wipe, as JSON: the certificate, or the record of what is not erased',
-      taskKey,
-      (argv) => task.taskCertificate(context(argv), argv.id, console.log),
+      (c) => taskKey(c).option('pdf', { type: 'string', describe: 'write its pages to this file instead' }),
+      (argv) => task.taskCertificate(context(argv), argv.id, argv, console.log),
     )
     .command('log <id>', "the agent's log", taskKey, (argv) =>
       task.taskLog(context(argv), argv.id, console.log),

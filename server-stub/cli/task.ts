@@ -1,5 +1,6 @@
+import { writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { hasCode } from '../../agent/errors.ts';
+import { hasCode, ImagingError } from '../../agent/errors.ts';
 import {
   finalStates,
   isErased,
@@ -65,8 +66,20 @@ export const taskLog = async ({ api }: CommandContext, id: string, out: Print): 
   out(text.trimEnd().split('\n').map(printable).join('\n'));
 };
 
-export const taskCertificate = async ({ api }: CommandContext, id: string, out: Print): Promise<void> =>
-  out((await api.text(`/api/tasks/${encodeURIComponent(id)}/certificate`)).trimEnd());
+/** The signed JSON, printed; with `pdf`, its rendering in this file. @throws ImagingError BAD_REQUEST: the file cannot be written */
+export const taskCertificate = async (
+  { api }: CommandContext,
+  id: string,
+  { pdf }: { pdf?: string | undefined },
+  out: Print,
+): Promise<void> => {
+  const path = `/api/tasks/${encodeURIComponent(id)}/certificate`;
+  if (pdf === undefined) return out((await api.text(path)).trimEnd());
+  const pages = await api.bytes(`${path}.pdf`);
+  await writeFile(pdf, pages).catch((cause: unknown) => {
+    throw new ImagingError('BAD_REQUEST', `Cannot write ${pdf}: ${String(cause)}`, { cause });
+  });
+};
 
 /** Until the task has ended. A server that is away for a while is waited for. @returns the exit code */
 export const waitForTask = async (

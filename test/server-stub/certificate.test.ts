@@ -204,6 +204,13 @@ test('a wipe of which a disk failed leaves a signed record of every disk, and no
   const footers = pages.split('\f').slice(0, -1);
   t.true(footers.every((page) => /no certificate of erasure, task .*, page \d+ of \d+/.test(page)));
 
+  const paper = join(server.data, 'record.pdf');
+  const url = await server.app.listen({ port: 0, host: '127.0.0.1' });
+  const access = ['--server', url, '--data', server.data];
+  t.is(await main(['task', 'certificate', task.id, '--pdf', paper, ...access]), 0);
+  t.true((await readFile(paper)).equals(pdf.rawPayload));
+  t.is(await main(['task', 'show', task.id, ...access]), 0);
+
   const file = join(server.data, 'record.json');
   await writeFile(file, text);
   t.is(await main(['certificate', 'verify', file, '--data', server.data]), 3);
