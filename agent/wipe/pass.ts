@@ -148,7 +148,7 @@ const placeOf = ({ fd, align }: Device, start: number, size: number) => ({
   length: size,
 });
 
-/** Linux 6.12 gives a disk that was pulled out no bytes any more: writes to it end with ENOSPC, not with ENODEV. */
+/** Writes to a disk that was pulled out fail as those to bad sectors do (Linux 6.12, USB): only its node tells the two apart. */
 const gone = (path: string): ImagingError =>
   new ImagingError('DISK_WRITE_FAILED', `Cannot go on with ${path}: it is gone`, { details: { path } });
 

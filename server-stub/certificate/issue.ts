@@ -1,16 +1,10 @@
-import {
-  isWipe,
-  type TaskParams,
-  type TaskResult,
-  type WipeReport,
-  type WipeType,
-} from '../../agent/protocol/index.ts';
+import { isWipe, type TaskParams, type TaskResult, type WipeType } from '../../agent/protocol/index.ts';
 import type { TaskRow } from '../queue/task-row.ts';
 import type { Host } from '../store/hosts.ts';
 import type { SigningKey } from '../store/keys.ts';
 import { canonicalJson } from './canonical.ts';
 import { type Certificate, type CertificateBody, certificateBodySchema } from './certificate.ts';
-import { verdictOf } from './verdict.ts';
+import { conclude } from './conclude.ts';
 
 const STANDARD =
   'NIST SP 800-88 r2; techniques of IEEE 2883-2022: an overwrite is Clear, a sanitize of the drive or an enhanced security erase is Purge';
@@ -41,12 +35,10 @@ export const issueCertificate = (
   if (!isWipe(task.type) || !result.wipe) throw new Error(`task ${task.id} is no wipe with a report`);
   const params = task.params as TaskParams<WipeType>;
   const { error } = result;
-  const found = concluded(task, result, result.wipe);
   const touched = result.wipe.disks.filter(({ status }) => status !== 'skipped');
   const body: CertificateBody = certificateBodySchema.parse({
     format: 1,
-    title: titleOf(result.outcome, found),
-    ...found,
+    ...conclude(task, result, result.wipe),
     outcome: result.outcome,
     error: error && { code: error.code, message: error.message },
     standard: STANDARD,
@@ -77,48 +69,4 @@ export const issueCertificate = (
     },
   };
   return `${JSON.stringify(signed, null, 2)}\n`;
-};
-
-type Conclusion = Pick<CertificateBody, 'erased' | 'conclusion' | 'verdicts'>;
-
-/** The task's end and every disk's own: only both together are an erasure. */
-const concluded = (task: TaskRow, { outcome, error }: TaskResult, { disks }: WipeReport): Conclusion => {
-  const all = disks.map((disk) => ({
-    ...{ name: disk.facts.name, serial: disk.facts.serial ?? null },
-    ...verdictOf(task, disk),
-  }));
-  const meant = all.filter(({ verdict }) => verdict !== 'LEFT ALONE');
-  const open = meant.filter(({ verdict }) => verdict !== 'ERASED');
-  const erased = outcome === 'succeeded' && meant.length > 0 && open.length === 0;
-  return { erased, conclusion: erased ? erasedWords(meant) : openWords(meant, open, error), verdicts: all };
-};
-
-type Verdicts = Conclusion['verdicts'];
-
-const erasedWords = (meant: Verdicts): string =>
-  `ERASED and read back: all of ${meant.length} disk${meant.length === 1 ? '' : 's'} that the task was for (${namesOf(meant)})`;
-
-const openWords = (meant: Verdicts, open: Verdicts, error: TaskResult['error']): string => {
-  if (open.length === 0)
-    return `NOT ERASED as a whole: the task did not succeed${error ? ` (${error.code})` : ''}`;
-  const what = open.every(({ verdict }) => verdict === 'TABLES REMOVED, DATA LEFT')
-    ? ', tables removed only'
-    : '';
-  const of = `${open.length} of ${meant.length} disk${meant.length === 1 ? '' : 's'} that the task was for`;
-  return `NOT ERASED${what}: ${of} (${namesOf(open)})`;
-};
-
-/** More of them than a sentence holds are in the list below it. */
-const NAMED = 20;
-const namesOf = (list: Verdicts): string => {
-  const names = list
-    .slice(0, NAMED)
-    .map(({ name, serial }) => `${name}, ${serial?.slice(0, 40) ?? 'no serial number'}`);
-  return names.join('; ') + (list.length > NAMED ? `; and ${list.length - NAMED} more` : '');
-};
-
-const titleOf = (outcome: TaskResult['outcome'], { erased }: Conclusion): string => {
-  if (erased) return 'Certificate of erasure';
-  const what = { succeeded: 'fast', failed: 'failed', cancelled: 'cancelled' }[outcome];
-  return `Record of a ${what} wipe: no certificate of erasure`;
 };
