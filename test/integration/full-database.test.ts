@@ -46,7 +46,6 @@ const smallDisk = async (t: ExecutionContext) => {
 test('no space for the certificate: neither it nor the task’s end is kept, the machine is told to try again, and then both are', async (t) => {
   const disk = await smallDisk(t);
   const server = await testServer(t, { data: disk.folder });
-  t.teardown(() => server.close());
   const host = await addHost(server, 'lab');
   const task = await addTask(server, host.id, 'wipe-normal', { allInternal: true });
   const agent = await bootAgent(server, host.mac);
