@@ -56,9 +56,9 @@ const cli = (args: readonly string[], ends: (code: number) => void) =>
     .command('host', 'machines', (y) => hostCommands(api(y)))
     .command('image', 'images and their versions', (y) => imageCommands(api(y), ends))
     .command('task', 'tasks', (y) => taskCommands(api(y), ends))
-    .command('certificate', 'certificates of erasure; needs no server', certificateCommands);
+    .command('certificate', 'certificates of erasure; needs no server', (y) => certificateCommands(y, ends));
 
-const certificateCommands = (y: Argv) =>
+const certificateCommands = (y: Argv, ends: (code: number) => void) =>
   y
     .option('data', { type: 'string', default: process.env['FOG_DATA'] ?? DEFAULT_DATA })
     .option('json', { type: 'boolean', default: false, describe: 'print JSON' })
@@ -67,11 +67,16 @@ const certificateCommands = (y: Argv) =>
       'verify <file>',
       'check that a certificate (JSON) is unaltered and signed by the trusted key',
       (c) =>
-        c.positional('file', { type: 'string', demandOption: true }).option('key', {
-          type: 'string',
-          describe: 'trusted public key; default: of the server in --data',
-        }),
-      (argv) => certificate.verifyFile(argv.file, argv),
+        c
+          .positional('file', { type: 'string', demandOption: true })
+          .option('key', {
+            type: 'string',
+            describe: 'trusted public key; default: of the server in --data',
+          })
+          .epilogue(
+            'Ends with 0 for a certificate of erasure, 3 for a genuine record that says what is not erased, 1 for what is not to be trusted.',
+          ),
+      async (argv) => ends(await certificate.verifyFile(argv.file, argv)),
     )
     .command(
       'key',
@@ -213,8 +218,11 @@ const taskCommands = (y: ReturnType<typeof api>, ends: (code: number) => void) =
       task.showTask(context(argv), argv.id),
     )
     .command('cancel <id>', 'end a task', taskKey, (argv) => task.cancelTask(context(argv), argv.id))
-    .command('certificate <id>', 'the certificate of a wipe that has succeeded, as JSON', taskKey, (argv) =>
-      task.taskCertificate(context(argv), argv.id, console.log),
+    .command(
+      'certificate <id>',
+      'what was signed of a wipe, as JSON: the certificate, or the record of what is not erased',
+      (c) => taskKey(c).option('pdf', { type: 'string', describe: 'write its pages to this file instead' }),
+      (argv) => task.taskCertificate(context(argv), argv.id, argv, console.log),
     )
     .command('log <id>', "the agent's log", taskKey, (argv) =>
       task.taskLog(context(argv), argv.id, console.log),

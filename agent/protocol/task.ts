@@ -90,12 +90,21 @@ interface WipeDisks {
 }
 const namesItsDisks = ({ disk, disks, allInternal }: WipeDisks): boolean =>
   Number(disk !== undefined) + Number(disks !== undefined) + Number(allInternal) === 1;
-const whichDisks = 'a wipe says which disks: disk, disks or allInternal, one of them';
+const whichDisks =
+  'a wipe says which disks: by name (disk or disks; --disk SERIAL) or all internal (allInternal; --all-internal), one of the two';
+const mayOverwrite = ({ purge, orOverwrite }: { purge: boolean; orOverwrite: boolean }): boolean =>
+  purge || !orOverwrite;
+const needsPurge =
+  'orOverwrite says what happens where a purge cannot: it goes with purge (--or-overwrite, --purge)';
 
-export const wipeParamsSchema = z.strictObject(wipeFields).refine(namesItsDisks, whichDisks);
+export const wipeParamsSchema = z
+  .strictObject(wipeFields)
+  .refine(namesItsDisks, whichDisks)
+  .refine(mayOverwrite, needsPurge);
 export const wipeFullParamsSchema = z
   .strictObject({ ...wipeFields, passes: z.number().int().min(2).max(35).default(3) })
-  .refine(namesItsDisks, whichDisks);
+  .refine(namesItsDisks, whichDisks)
+  .refine(mayOverwrite, needsPurge);
 
 /** Parameters per task type. A new type is a line here and a handler in agent/tasks/registry.ts. */
 export const taskParamsSchemas = {

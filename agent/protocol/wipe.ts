@@ -94,6 +94,8 @@ export const wipeStatuses = [
   'interrupted',
 ] as const;
 
+export const isErased = (status: (typeof wipeStatuses)[number]): boolean => status.endsWith('-verified');
+
 /** One disk that was seen, and what became of it. */
 export const wipedDiskSchema = z.object({
   facts: diskFactsSchema.extend({ firmware: machineTextSchema.optional() }),

@@ -55,6 +55,8 @@ export const wipe = async (
   context.showPlan({ type: task.type, disks: plan });
   if (params.dryRun) return dryRun(task, choices, context);
 
+  // before the first write: a tool that does not say its version must not cost the report of a day's work
+  const tools = await eraseToolVersions(signal);
   const chosen = choices.filter(({ skip }) => skip === null).map(({ disk }) => disk);
   await countDownWith(chosen, params.countdownSeconds, context);
   const disks = await wipeDisks({
@@ -66,7 +68,6 @@ export const wipe = async (
     steps: stepsOf(context),
     signal,
   });
-  const tools = await eraseToolVersions(new AbortController().signal);
   context.showWipe({ agent: { version: agentVersion, kernel: release() }, tools, disks });
   signal.throwIfAborted();
   requireAll(disks);

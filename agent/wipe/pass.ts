@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { ImagingError, toImagingError } from '../errors.ts';
 import type { Device } from '../image/device.ts';
 import type { Extent } from '../image/extent.ts';
@@ -54,6 +55,7 @@ export const overwrite = async (options: PassOptions): Promise<Overwritten> => {
     const bytes = size - failed.reduce((sum, { length }) => sum + length, 0);
     written += bytes;
     if (bytes > 0) alive = performance.now();
+    else if (!existsSync(device.path)) throw gone(device.path);
     else if (performance.now() - alive > deadSeconds * 1000) throw dead(device.path, deadSeconds);
     onProgress?.(size);
   };
@@ -145,6 +147,10 @@ const placeOf = ({ fd, align }: Device, start: number, size: number) => ({
   position: start,
   length: size,
 });
+
+/** Writes to a disk that was pulled out fail as those to bad sectors do (Linux 6.12, USB): only its node tells the two apart. */
+const gone = (path: string): ImagingError =>
+  new ImagingError('DISK_WRITE_FAILED', `Cannot go on with ${path}: it is gone`, { details: { path } });
 
 const dead = (path: string, seconds: number): ImagingError =>
   new ImagingError('DISK_WRITE_FAILED', `Cannot go on with ${path}: it took nothing for ${seconds} s`, {

@@ -1,10 +1,36 @@
 import { z } from 'zod';
-import { identitySchema, timestampSchema, wipeReportSchema, wipeTypes } from '../../agent/protocol/index.ts';
+import {
+  identitySchema,
+  timestampSchema,
+  wipeReportSchema,
+  wipeTypes,
+  wireErrorSchema,
+} from '../../agent/protocol/index.ts';
+import { verdicts } from './verdict.ts';
 
-/** What a certificate of erasure says of one machine: everything that `signature` covers. */
+/**
+ * What the server signs of a wipe of one machine: a certificate of erasure where all that was to be erased is, else a record that
+ * says what is not. Everything that `signature` covers.
+ */
 export const certificateBodySchema = z.strictObject({
   format: z.literal(1),
   title: z.string(),
+  /** for programs: every disk that was to be erased is, and that was read back */
+  erased: z.boolean(),
+  /** the same for people, in one sentence that begins with ERASED or NOT ERASED */
+  conclusion: z.string(),
+  outcome: z.enum(['succeeded', 'failed', 'cancelled']),
+  /** why the task did not succeed */
+  error: wireErrorSchema.pick({ code: true, message: true }).nullable(),
+  /** what this server says of each disk of `report`, in the same order */
+  verdicts: z.array(
+    z.strictObject({
+      name: z.string(),
+      serial: z.string().nullable(),
+      verdict: z.enum(verdicts),
+      why: z.string().nullable(),
+    }),
+  ),
   /** what the methods are called and where they are written down */
   standard: z.string(),
   /** what the checks behind it do and do not show */

@@ -4,24 +4,27 @@ import PdfDocument from 'pdfkit';
 import type { WipedDisk } from '../../agent/protocol/index.ts';
 import { bytes, decimal, seconds } from '../cli/format.ts';
 import { type CertificateBody, certificateBodySchema, certificateSchema } from './certificate.ts';
+import type { Verdict } from './verdict.ts';
 
 type Page = PDFKit.PDFDocument;
 
 const INK = '#1b1f24';
 const FAINT = '#5b6470';
 const GOOD = '#1a6b37';
+const BAD = '#a4161a';
 const LABEL_WIDTH = 120;
 
 /**
- * A certificate on paper: a rendering of the signed JSON, whose SHA-256 it carries. Only the JSON can be verified. The same text makes
- * the same pages.
+ * A certificate, or the record of what is not erased, on paper: a rendering of the signed JSON, whose SHA-256 it carries. Only the JSON
+ * can be verified. The same text makes the same pages, and each of them says which of the two it belongs to.
  */
-export const certificatePdf = async (text: string): Promise<Buffer> => {
+export const certificatePdf = async (text: string): Promise<{ erased: boolean; pdf: Buffer }> => {
   const { certificate, signature } = certificateSchema.parse(JSON.parse(text));
   const body = certificateBodySchema.parse(certificate);
   const page = new PdfDocument({
     size: 'A4',
     margin: 50,
+    bufferPages: true,
     info: {
       Title: `${body.title} ${body.task.id}`,
       Creator: 'fog-ts',
@@ -31,9 +34,11 @@ export const certificatePdf = async (text: string): Promise<Buffer> => {
   const whole = buffer(page);
   page.fillColor(INK).font('Helvetica-Bold').fontSize(20).text(body.title);
   page.moveDown(0.4);
+  page.fillColor(toneOf(body)).fontSize(12).text(printable(body.conclusion));
+  page.moveDown(0.6);
   rows(page, machineRows(body));
   heading(page, 'Disks');
-  for (const disk of body.report.disks) diskPart(page, disk);
+  for (const [at, disk] of body.report.disks.entries()) diskPart(page, disk, body.verdicts[at]);
   heading(page, 'What this says');
   for (const claim of [body.standard, ...body.claims]) paragraph(page, claim);
   heading(page, 'Signature');
@@ -46,12 +51,40 @@ export const certificatePdf = async (text: string): Promise<Buffer> => {
   paragraph(page, 'This page is a rendering. What is signed is the JSON file of the same task.');
   page.moveDown(2);
   paragraph(page, 'Date, name and signature: ________________________________________');
+  footers(page, body);
   page.end();
-  return whole;
+  return { erased: body.erased, pdf: await whole };
+};
+
+const toneOf = ({ erased }: CertificateBody): string => (erased ? GOOD : BAD);
+
+/** A page that was torn off tells as much as the first one. */
+const footers = (page: Page, body: CertificateBody): void => {
+  const { start, count } = page.bufferedPageRange();
+  for (let number = start; number < start + count; number++) {
+    page.switchToPage(number);
+    const { margins, height, width } = page.page;
+    const kept = margins.bottom;
+    // text below the margin would begin a page of its own
+    margins.bottom = 0;
+    page
+      .font('Helvetica-Bold')
+      .fontSize(8)
+      .fillColor(toneOf(body))
+      .text(
+        `${body.title}, task ${body.task.id}, page ${number - start + 1} of ${count}`,
+        margins.left,
+        height - 35,
+        { width: width - margins.left - margins.right, lineBreak: false },
+      );
+    margins.bottom = kept;
+  }
 };
 
 const machineRows = ({
   task,
+  outcome,
+  error,
   host,
   machine,
   operator,
@@ -63,7 +96,8 @@ const machineRows = ({
   ['Serial number', machine?.serial ?? 'none'],
   ['System UUID', machine?.uuid ?? 'none'],
   ['Host', `${host.name} (${host.macs.join(', ')})`],
-  ['Task', `${task.type}, ${task.id}, attempt ${task.attempt}`],
+  ['Task', `${task.type}, ${task.id}, attempt ${task.attempt}: ${outcome}`],
+  ...(error ? [['Error', `${error.code}: ${error.message}`] as Row] : []),
   ['From, to', `${task.startedAt}, ${task.endedAt}`],
   ['Issued', `${issuedAt} (clock of the server)`],
   ['Operator', operator ?? '-'],
@@ -76,17 +110,17 @@ const machineRows = ({
   ],
 ];
 
-const diskPart = (page: Page, disk: WipedDisk): void => {
-  const { facts, status, reason, purge, passes, verification, hidden, health } = disk;
-  const isErased = status === 'purged-verified' || status === 'cleared-verified';
+const diskPart = (
+  page: Page,
+  disk: WipedDisk,
+  said: CertificateBody['verdicts'][number] | undefined,
+): void => {
+  const { facts, status, purge, passes, verification, hidden, health } = disk;
+  const verdict = said?.verdict ?? 'NOT ERASED';
   // a disk's part stays together where it can
   if (page.y > page.page.height - 200) page.addPage();
-  page
-    .moveDown(0.5)
-    .font('Helvetica-Bold')
-    .fontSize(11)
-    .fillColor(isErased ? GOOD : INK);
-  page.text(printable(`${facts.serial ?? 'no serial number'}: ${statusWords[status]}`));
+  page.moveDown(0.5).font('Helvetica-Bold').fontSize(11).fillColor(verdictTones[verdict]);
+  page.text(printable(`${verdict}: ${facts.name}, ${serialOf(facts)} (${status})`));
   const last = passes.at(-1);
   const times =
     disk.startedAt && disk.endedAt ? [Date.parse(disk.startedAt), Date.parse(disk.endedAt)] : undefined;
@@ -96,7 +130,7 @@ const diskPart = (page: Page, disk: WipedDisk): void => {
       `${facts.model ?? 'unknown model'}, ${decimal(facts.size)} (${facts.size} bytes), ${facts.rotational ? 'rotating' : 'not rotating'}, ${facts.transport ?? 'virtual'}`,
     ],
     ['WWN, firmware', `${facts.wwn ?? 'none'}, ${facts.firmware ?? 'unknown'}`],
-    ...(reason ? [['Reason', reason] as Row] : []),
+    ...(said?.why ? [['Reason', said.why] as Row] : []),
     ...(purge ? [['Purge', `${purge.method ?? 'none'}; ${purge.level}`] as Row] : []),
     ...(purge?.check
       ? [['Checked', `${purge.check.places} known places, ${purge.check.survived} kept their content`] as Row]
@@ -109,6 +143,7 @@ const diskPart = (page: Page, disk: WipedDisk): void => {
           ] as Row,
         ]
       : []),
+    ...(last && last.missed.sectors > 0 ? [['NOT overwritten', missedWords(last.missed)] as Row] : []),
     ...(verification
       ? [
           [
@@ -139,13 +174,21 @@ const diskPart = (page: Page, disk: WipedDisk): void => {
   ]);
 };
 
-const statusWords: Record<WipedDisk['status'], string> = {
-  'purged-verified': 'purged, verified',
-  'cleared-verified': 'cleared, verified',
-  'signatures-removed': 'tables and signatures removed (not sanitized)',
-  skipped: 'left alone',
-  failed: 'FAILED, not erased',
-  interrupted: 'INTERRUPTED, not erased',
+const verdictTones: Record<Verdict, string> = {
+  ERASED: GOOD,
+  'TABLES REMOVED, DATA LEFT': BAD,
+  'NOT ERASED': BAD,
+  'LEFT ALONE': FAINT,
+};
+
+const serialOf = ({ serial }: WipedDisk['facts']): string =>
+  serial ? `serial ${serial}` : 'no serial number';
+
+/** More of them than a page holds are in the JSON. */
+const NAMED_RANGES = 20;
+const missedWords = ({ sectors, ranges }: WipedDisk['passes'][number]['missed']): string => {
+  const named = ranges.slice(0, NAMED_RANGES).map(({ lba, sectors: count }) => `${lba} (${count})`);
+  return `${sectors} sectors; LBA (sectors): ${named.join(', ')}${ranges.length > named.length ? ', and more in the JSON' : ''}`;
 };
 
 const healthWords = ({ passed, powerOnHours, defects }: NonNullable<WipedDisk['health']>['before']): string =>

@@ -7,6 +7,7 @@ import { errorBodySchema, fromWireError } from '../../agent/protocol/index.ts';
 export interface ApiClient {
   get<T>(path: string): Promise<T>;
   text(path: string): Promise<string>;
+  bytes(path: string): Promise<Buffer>;
   post<T>(path: string, body?: unknown): Promise<T>;
   delete(path: string): Promise<void>;
 }
@@ -25,7 +26,7 @@ export interface ApiClientOptions {
  */
 export const createApiClient = (options: ApiClientOptions): ApiClient => {
   const base = options.server.replace(/\/+$/, '');
-  const send = async (method: string, path: string, body?: unknown): Promise<string> => {
+  const send = async (method: string, path: string, body?: unknown): Promise<Buffer> => {
     const answer = await fetch(base + path, {
       method,
       headers: {
@@ -38,14 +39,16 @@ export const createApiClient = (options: ApiClientOptions): ApiClient => {
         cause: error,
       });
     });
-    const text = await answer.text();
-    if (answer.ok) return text;
-    throw refusal(answer.status, text);
+    const bytes = Buffer.from(await answer.arrayBuffer());
+    if (answer.ok) return bytes;
+    throw refusal(answer.status, bytes.toString());
   };
   return {
-    get: async <T>(path: string) => JSON.parse(await send('GET', path)) as T,
-    text: (path) => send('GET', path),
-    post: async <T>(path: string, body?: unknown) => JSON.parse(await send('POST', path, body)) as T,
+    get: async <T>(path: string) => JSON.parse((await send('GET', path)).toString()) as T,
+    text: async (path) => (await send('GET', path)).toString(),
+    bytes: (path) => send('GET', path),
+    post: async <T>(path: string, body?: unknown) =>
+      JSON.parse((await send('POST', path, body)).toString()) as T,
     delete: async (path) => {
       await send('DELETE', path);
     },

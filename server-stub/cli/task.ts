@@ -1,6 +1,13 @@
+import { writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { hasCode } from '../../agent/errors.ts';
-import { finalStates, type TaskResult } from '../../agent/protocol/index.ts';
+import { hasCode, ImagingError } from '../../agent/errors.ts';
+import {
+  finalStates,
+  isErased,
+  type TaskResult,
+  type WipedDisk,
+  type WipeReport,
+} from '../../agent/protocol/index.ts';
 import type { NewTaskBody, TaskAnswer } from '../api.ts';
 import type { CommandContext, Print } from './command.ts';
 import { bytes, printable, seconds, table, when } from './format.ts';
@@ -59,8 +66,20 @@ export const taskLog = async ({ api }: CommandContext, id: string, out: Print): 
   out(text.trimEnd().split('\n').map(printable).join('\n'));
 };
 
-export const taskCertificate = async ({ api }: CommandContext, id: string, out: Print): Promise<void> =>
-  out((await api.text(`/api/tasks/${encodeURIComponent(id)}/certificate`)).trimEnd());
+/** The signed JSON, printed; with `pdf`, its rendering in this file. @throws ImagingError BAD_REQUEST: the file cannot be written */
+export const taskCertificate = async (
+  { api }: CommandContext,
+  id: string,
+  { pdf }: { pdf?: string | undefined },
+  out: Print,
+): Promise<void> => {
+  const path = `/api/tasks/${encodeURIComponent(id)}/certificate`;
+  if (pdf === undefined) return out((await api.text(path)).trimEnd());
+  const pages = await api.bytes(`${path}.pdf`);
+  await writeFile(pdf, pages).catch((cause: unknown) => {
+    throw new ImagingError('BAD_REQUEST', `Cannot write ${pdf}: ${String(cause)}`, { cause });
+  });
+};
 
 /** Until the task has ended. A server that is away for a while is waited for. @returns the exit code */
 export const waitForTask = async (
@@ -118,15 +137,25 @@ const describe = (task: TaskAnswer): string => {
     ...(progressOf(task) ? [`progress  ${progressOf(task)}`] : []),
     ...(result?.error ? [`error     ${result.error.code}: ${result.error.message}`] : []),
     ...(result?.summary ? summaryLines(result.summary) : []),
+    // a success has them in its summary
+    ...(result?.wipe && result.error ? result.wipe.disks.map(diskLine) : []),
     ...(result?.evidence ?? []).map(({ what, proof }) => `proved    ${what}: ${proof}`),
     ...(result?.warnings ?? []).map((warning) => `warning   ${warning}`),
-    ...(result?.wipe && task.state === 'succeeded'
-      ? [`certificate: fog-server task certificate ${task.id}`]
+    ...(result?.wipe
+      ? [`${signedName(task.state, result.wipe)} fog-server task certificate ${task.id}`]
       : []),
   ]
     .map(printable)
     .join('\n');
 };
+
+const diskLine = ({ facts, status, reason }: WipedDisk): string =>
+  `disk      ${facts.name}, ${facts.serial ?? 'no serial number'}: ${status}${reason ? ` (${reason})` : ''}`;
+
+const signedName = (state: string, { disks }: WipeReport): string =>
+  state === 'succeeded' && disks.every(({ status }) => status === 'skipped' || isErased(status))
+    ? 'certificate:'
+    : 'record of what is NOT ERASED:';
 
 /** A dry run's drawing of the disk, behind an empty line, is 80 columns wide by itself. */
 const summaryLines = (summary: string): string[] => {

@@ -56,6 +56,10 @@ const hungUp = (cause: unknown): ImagingError =>
 
 const known = (thrown: FastifyError | Error): ImagingError | undefined => {
   if (isImagingError(thrown)) return thrown;
+  const storage = storageFault(thrown);
+  if (storage) {
+    return new ImagingError('SERVER_ERROR', `Cannot write to the database: ${storage}`, { cause: thrown });
+  }
   if (isErrno(thrown, 'ENOSPC')) {
     return new ImagingError('STORE_FULL', 'Cannot store: no space left on the device', { cause: thrown });
   }
@@ -78,6 +82,21 @@ const known = (thrown: FastifyError | Error): ImagingError | undefined => {
   // fastify's own refusals: body too large, not JSON, unsupported media type
   return new ImagingError('BAD_REQUEST', `Cannot read the request: ${thrown.message}`, { cause: thrown });
 };
+
+/** SQLITE_IOERR, SQLITE_FULL: primary result codes (https://www.sqlite.org/rescode.html), the low byte of an extended one */
+const storageFaults: Record<number, string> = {
+  10: 'its disk fails',
+  13: 'no space left on its disk',
+};
+
+/**
+ * Nothing of the transaction was kept, and the same request works once an administrator has made room: a machine must not throw the
+ * only report of its wipe away.
+ */
+const storageFault = (thrown: Error): string | undefined =>
+  'errcode' in thrown && typeof thrown.errcode === 'number'
+    ? storageFaults[thrown.errcode & 0xff]
+    : undefined;
 
 const statusOf = (error: ImagingError, thrown: FastifyError | Error): number => {
   const own = 'statusCode' in thrown && typeof thrown.statusCode === 'number' ? thrown.statusCode : undefined;

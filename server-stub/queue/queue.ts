@@ -118,7 +118,7 @@ export const cancel = (task: TaskRow, now: number): TaskRow => {
     });
   }
   if (task.state === 'running') return { ...task, cancel: true };
-  return ended({ ...task, cancel: true }, 'cancelled', 'cancelled by an administrator', now);
+  return ended({ ...task, cancel: true }, 'cancelled', `cancelled by an administrator${notWiped(task)}`, now);
 };
 
 export const freeSlots = (open: readonly TaskRow[], limits: QueueLimits): number =>
@@ -139,7 +139,7 @@ const inLine = (a: TaskRow, b: TaskRow): number =>
 
 const gone = (task: TaskRow, now: number, reason: string): TaskRow =>
   task.cancel
-    ? ended(task, 'cancelled', `cancelled by an administrator; ${reason}`, now)
+    ? ended(task, 'cancelled', `cancelled by an administrator; ${reason}${notWiped(task)}`, now)
     : { ...task, state: 'silent', silentSince: now, leaseUntil: null };
 
 const leftLine = (task: TaskRow, now: number): TaskRow =>
@@ -160,8 +160,11 @@ const ended = (task: TaskRow, state: TaskState, reason: string | null, now: numb
 const whyGivenUp = (task: TaskRow, limits: QueueLimits): string => {
   const minutes = Math.round(lostAfter(task, limits) / 60_000);
   const time = minutes < 120 ? `${minutes} minutes` : `${Math.round(minutes / 60)} hours`;
-  return `the machine did not come back in ${time}${isWipe(task.type) ? ': not wiped' : ''}`;
+  return `the machine did not come back in ${time}${notWiped(task)}`;
 };
+
+/** What a wipe is that began and never reported its end. */
+const notWiped = ({ type, attempt }: TaskRow): string => (isWipe(type) && attempt > 0 ? ': not wiped' : '');
 
 const whyLost = (task: TaskRow, attempt: number): string => {
   if (isFinal(task)) return `it has ended (${task.state})`;

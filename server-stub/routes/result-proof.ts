@@ -1,11 +1,6 @@
 import { ImagingError } from '../../agent/errors.ts';
-import {
-  isWipe,
-  type TaskParams,
-  type TaskResult,
-  type WipedDisk,
-  type WipeType,
-} from '../../agent/protocol/index.ts';
+import { isWipe, type TaskParams, type TaskResult, type WipeType } from '../../agent/protocol/index.ts';
+import { whyNotErased } from '../certificate/verdict.ts';
 import type { TaskRow } from '../queue/task-row.ts';
 import type { State } from '../state.ts';
 
@@ -52,35 +47,4 @@ const requireErased = (task: TaskRow, result: TaskResult): void => {
         : erased.map((disk) => whyNotErased(task, disk)).find(Boolean);
   if (!doubt) return;
   throw new ImagingError('BAD_REQUEST', `Cannot accept success of task ${task.id}: ${doubt}`);
-};
-
-const whyNotErased = (
-  task: TaskRow,
-  { facts, status, passes, verification, purge, error }: WipedDisk,
-): string | undefined => {
-  const params = task.params as TaskParams<WipeType> & { passes?: number };
-  const wanted: Record<WipeType, number> = {
-    'wipe-fast': 1,
-    'wipe-normal': 1,
-    'wipe-full': params.passes ?? 1,
-  };
-  // where overwriting stands in for a purge, the two ends do not
-  const isWhole = task.type !== 'wipe-fast' || (params.purge && !purge?.method);
-  if (error || !['purged-verified', 'cleared-verified', 'signatures-removed'].includes(status))
-    return `${facts.name} is ${status}`;
-  if (params.purge && !params.orOverwrite && !purge?.method) return `${facts.name} was not purged`;
-  if (status === 'purged-verified' && (!purge?.method || purge.check?.survived !== 0))
-    return `the purge of ${facts.name} was not seen on the disk`;
-  if (status === 'signatures-removed' && isWhole) return `${facts.name} was not overwritten whole`;
-  if (passes.length < wanted[task.type as WipeType]) return `${facts.name} had ${passes.length} passes`;
-  if (passes.some(({ missed, bytes }) => missed.sectors > 0 || (isWhole && bytes !== facts.size)))
-    return `${facts.name} was not overwritten whole`;
-  if (!verification || verification.wrong.sectors > 0) return `${facts.name} was not read back`;
-  const read =
-    isWhole && params.verify === 'full'
-      ? facts.size
-      : Math.min(facts.size, facts.size / 10, passes.at(-1)?.bytes ?? 0);
-  return verification.bytes < read
-    ? `of ${facts.name} only ${verification.bytes} bytes were read back`
-    : undefined;
 };

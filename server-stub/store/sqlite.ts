@@ -11,6 +11,8 @@ import { ImagingError } from '../../agent/errors.ts';
  */
 export const sqliteDialect = (file: string): SqliteDialect => {
   const database = openExclusively(file);
+  /** A full disk makes SQLite roll back by itself; kysely's own rollback would then fail, and hide why (https://www.sqlite.org/lang_transaction.html). */
+  const isOver = (sql: string): boolean => sql === 'rollback' && !database.isTransaction;
   return new SqliteDialect({
     database: {
       close: () => database.close(),
@@ -19,13 +21,15 @@ export const sqliteDialect = (file: string): SqliteDialect => {
         return {
           reader: statement.columns().length > 0,
           all: (parameters) => statement.all(...bindable(parameters)),
-          run: (parameters) => statement.run(...bindable(parameters)),
+          run: (parameters) => (isOver(sql) ? NOTHING : statement.run(...bindable(parameters))),
           iterate: (parameters) => statement.iterate(...bindable(parameters)),
         };
       },
     },
   });
 };
+
+const NOTHING = { changes: 0, lastInsertRowid: 0 };
 
 const openExclusively = (file: string): DatabaseSync => {
   const database = new DatabaseSync(file);

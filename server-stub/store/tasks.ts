@@ -61,11 +61,11 @@ export const lastSeq = async (db: Database): Promise<number> => {
   return Number(row?.seq ?? 0);
 };
 
-/** The end of one task, with the certificate that it earned. */
+/** The end of one task, with what was signed of it. */
 export interface TaskEnd {
   id: string;
   result: TaskResult;
-  /** of a wipe that succeeded: the signed text */
+  /** of a wipe that reported its disks: the signed text */
   certificate?: string;
 }
 

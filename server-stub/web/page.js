@@ -145,7 +145,7 @@ function endedCard(task) {
   // a dry run's drawing of the disk needs its columns
   if (result?.summary) parts.push(element(result.summary.includes('\n\n') ? 'pre' : 'p', '', result.summary));
   if (result?.wipe) parts.push(wipedDisks(result.wipe.disks));
-  if (result?.wipe && task.state === 'succeeded') parts.push(certificateLinks(task));
+  if (result?.wipe) parts.push(certificateLinks(task));
   for (const warning of result?.warnings ?? []) parts.push(element('p', 'warn', warning));
   if (result?.evidence.length) {
     const proofs = result.evidence.map(({ what, proof }) => element('li', '', `${what}: ${proof}`));
@@ -161,6 +161,11 @@ function endedCard(task) {
 
 const erased = ['purged-verified', 'cleared-verified'];
 const notErased = ['failed', 'interrupted'];
+const stateWords = {
+  'signatures-removed': 'signatures-removed: data in between is still there',
+  failed: 'NOT ERASED: failed',
+  interrupted: 'NOT ERASED: interrupted',
+};
 
 function wipedDisks(disks) {
   const rows = disks.map(({ facts, status, reason, purge, passes, verification }) => {
@@ -173,8 +178,8 @@ function wipedDisks(disks) {
       facts.serial ?? 'no serial number',
       facts.model ?? facts.name,
       number(bytes(facts.size)),
-      element('span', tone, status),
-      done.join(', ') || reason || '',
+      element('span', tone, stateWords[status] ?? status),
+      [done.join(', '), reason].filter(Boolean).join('; '),
     ]);
   });
   const head = element(
@@ -186,9 +191,13 @@ function wipedDisks(disks) {
   return element('div', 'scroll', [table]);
 }
 
+/** What is signed of a wipe that left anything is no certificate, and is not called one. */
 function certificateLinks(task) {
+  const all = task.result.wipe.disks.every(({ status }) => status === 'skipped' || erased.includes(status));
+  const isCertificate = task.state === 'succeeded' && all;
   const links = ['pdf', 'json'].map((kind) => {
-    const link = element('a', '', `Certificate (${kind.toUpperCase()})`);
+    const name = isCertificate ? 'Certificate' : 'Signed record: NOT ERASED';
+    const link = element('a', isCertificate ? '' : 'bad', `${name} (${kind.toUpperCase()})`);
     link.href = `/api/tasks/${encodeURIComponent(task.id)}/certificate.${kind}`;
     return link;
   });

@@ -13,7 +13,11 @@ const runTask = async (
   type: WipeType,
   params: object,
   disks: Disk[],
-  { stop = new Promise<void>(() => undefined), attempt = 1 }: { stop?: Promise<void>; attempt?: number } = {},
+  {
+    stop = new Promise<void>(() => undefined),
+    attempt = 1,
+    cancelIn = '',
+  }: { stop?: Promise<void>; attempt?: number; cancelIn?: string } = {},
 ) => {
   const told = {
     steps: [] as string[],
@@ -22,12 +26,16 @@ const runTask = async (
     says: [] as string[],
     report: undefined as WipeReport | undefined,
   };
+  const cancel = new AbortController();
   const context: WipeContext = {
     log: createLog({}),
-    signal: new AbortController().signal,
+    signal: cancel.signal,
     step: (name) => {
       told.steps.push(name);
-      return { add: () => undefined, say: (text) => told.says.push(text), watch: () => undefined };
+      const add = (): void => {
+        if (name === cancelIn) cancel.abort(new ImagingError('TASK_CANCELLED', 'Cannot go on: cancelled'));
+      };
+      return { add, say: (text) => told.says.push(text), watch: () => undefined };
     },
     prove: (what) => told.proofs.push(what),
     warn: (text) => told.warnings.push(text),
@@ -144,6 +152,23 @@ test('purge where the task says that overwriting will do: all of it is overwritt
   t.is(report?.disks[0]?.passes[0]?.bytes, 100 * MIB);
   t.is(report?.disks[0]?.purge?.method, null);
   t.regex(warnings.join(), /the task allows to overwrite it instead/);
+});
+
+test('a cancel in the middle: cancelled, and the report says that the disk is interrupted', async (t) => {
+  const one = await disk(t, 'A');
+  const usb = await disk(t, 'B', { onlyWhenNamed: 'USB' });
+  const { error, report, proofs } = await runTask('wipe-full', { allInternal: true }, [one.disk, usb.disk], {
+    cancelIn: 'overwrite',
+  });
+  t.is(error?.code, 'TASK_CANCELLED');
+  t.deepEqual(
+    report?.disks.map(({ status, verification }) => [status, verification]),
+    [
+      ['interrupted', null],
+      ['skipped', null],
+    ],
+  );
+  t.deepEqual(proofs, []);
 });
 
 test('one disk that cannot be claimed fails the task, not the others', async (t) => {

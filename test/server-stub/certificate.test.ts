@@ -1,7 +1,8 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
+import { run } from '../../agent/process/run.ts';
 import { canonicalJson } from '../../server-stub/certificate/canonical.ts';
 import { verifyCertificate } from '../../server-stub/certificate/verify.ts';
 import { main } from '../../server-stub/main.ts';
@@ -14,6 +15,7 @@ import {
   resultOf,
   showTask,
   type TestServer,
+  tempFolder,
   testServer,
   WIPED_SIZE,
   wipedDisk,
@@ -53,7 +55,12 @@ test('a wipe says which disks, in one way: not the host’s default, not nothing
       url: '/api/tasks',
       payload: { host: 'lab', type: 'wipe-full', params, ...more },
     });
-  for (const params of [{}, { allInternal: true, disk: { serial: 'S' } }, { allInternal: true, passes: 1 }]) {
+  for (const params of [
+    {},
+    { allInternal: true, disk: { serial: 'S' } },
+    { allInternal: true, passes: 1 },
+    { allInternal: true, orOverwrite: true },
+  ]) {
     t.is((await add(params)).statusCode, 400, JSON.stringify(params));
   }
   const added = await add({ disks: [{ serial: 'S' }], passes: 5 });
@@ -82,7 +89,8 @@ test('a wipe that was read back ends with a certificate of every disk, signed by
   const first = await certificateOf(server, task.id);
   t.is(first.statusCode, 200);
   const body = verifyCertificate(first.body, server.app.fog.key.publicKey);
-  t.like(body, { operator: 'Eve', destination: 'sold', title: 'Certificate of erasure' });
+  t.like(body, { operator: 'Eve', destination: 'sold', title: 'Certificate of erasure', erased: true });
+  t.regex(body.conclusion, /^ERASED and read back: all of 1 disk that the task was for \(sda, S1\)$/);
   t.like(body.machine, { manufacturer: 'ACME', product: 'Box' });
   t.deepEqual(
     body.report.disks.map(({ facts, status }) => [facts.serial, status]),
@@ -96,6 +104,7 @@ test('a wipe that was read back ends with a certificate of every disk, signed by
   t.is(pdf.headers['content-type'], 'application/pdf');
   t.true(pdf.rawPayload.subarray(0, 5).equals(Buffer.from('%PDF-')));
   t.true((await certificateOf(server, task.id, '.pdf')).rawPayload.length > 2000);
+  t.regex(String(pdf.headers['content-disposition']), /"erased-/);
   // the answer was lost: the same result again changes nothing
   server.clock.now += 60_000;
   t.is((await agent.post(`tasks/${task.id}/result`, result)).statusCode, 200);
@@ -150,21 +159,138 @@ test('the disks that the task names must be there; and where overwriting stands 
   t.is((await instead.finish(resultOf(1, wipeOf(diskOf())))).statusCode, 200);
 });
 
-test('a wipe that fails keeps its report and gets no certificate', async (t) => {
+const wholeDisk = diskOf();
+const failedDisk = diskOf({
+  ...{ status: 'failed', reason: 'Cannot erase all of /dev/sdc: partially erased', verification: null },
+  error: { code: 'WIPE_INCOMPLETE', message: 'Cannot erase all of it', details: {}, retryable: false },
+  facts: { ...wholeDisk.facts, name: 'sdc', serial: 'S3' },
+  passes: [
+    {
+      ...{ number: 1, pattern: 'random', bytes: SIZE - 512, seconds: 3 },
+      missed: { sectors: 1, ranges: [{ lba: 4711, sectors: 1 }] },
+    },
+  ],
+});
+
+test('a wipe of which a disk failed leaves a signed record of every disk, and no reader takes it for a certificate', async (t) => {
   const server = await testServer(t);
   const { task, finish } = await started(server);
-  t.is(
-    (await finish({ ...failureOf(1, 'WIPE_INCOMPLETE'), ...wipeOf(diskOf({ status: 'failed' })) }))
-      .statusCode,
-    200,
+  const report = wipeOf(wholeDisk, skipped, failedDisk);
+  t.is((await finish({ ...failureOf(1, 'WIPE_INCOMPLETE'), ...report })).statusCode, 200);
+  t.is((await showTask(server, task.id)).state, 'failed');
+
+  const text = (await certificateOf(server, task.id)).body;
+  const body = verifyCertificate(text, server.app.fog.key.publicKey);
+  t.like(body, { erased: false, outcome: 'failed', error: { code: 'WIPE_INCOMPLETE' } });
+  t.is(body.title, 'Record of a failed wipe: no certificate of erasure');
+  t.is(body.conclusion, 'NOT ERASED: 1 of 2 disks that the task was for (sdc, S3)');
+  t.deepEqual(
+    body.verdicts.map(({ serial, verdict }) => [serial, verdict]),
+    [
+      ['S1', 'ERASED'],
+      ['USB1', 'LEFT ALONE'],
+      ['S3', 'NOT ERASED'],
+    ],
   );
-  const shown = await showTask(server, task.id);
-  t.is(shown.state, 'failed');
-  t.like(shown['result'], { error: { code: 'WIPE_INCOMPLETE' } });
+  const pdf = await certificateOf(server, task.id, '.pdf');
+  t.regex(String(pdf.headers['content-disposition']), /"not-erased-/);
+  const pages = await textOf(t, pdf.rawPayload);
+  t.regex(pages, /NOT ERASED: 1 of 2 disks that the task was for/);
+  t.regex(pages, /NOT ERASED: sdc, serial S3 \(failed\)/);
+  t.regex(pages, /ERASED: sda, serial S1 \(cleared-verified\)/);
+  t.regex(pages, /LEFT ALONE: sdb, serial USB1/);
+  t.regex(pages, /1 sectors; LBA \(sectors\): 4711 \(1\)/);
+  t.notRegex(pages, /^Certificate of erasure/m);
+  const footers = pages.split('\f').slice(0, -1);
+  t.true(footers.every((page) => /no certificate of erasure, task .*, page \d+ of \d+/.test(page)));
+
+  const paper = join(server.data, 'record.pdf');
+  const url = await server.app.listen({ port: 0, host: '127.0.0.1' });
+  const access = ['--server', url, '--data', server.data];
+  t.is(await main(['task', 'certificate', task.id, '--pdf', paper, ...access]), 0);
+  t.true((await readFile(paper)).equals(pdf.rawPayload));
+  t.is(await main(['task', 'show', task.id, ...access]), 0);
+
+  const file = join(server.data, 'record.json');
+  await writeFile(file, text);
+  t.is(await main(['certificate', 'verify', file, '--data', server.data]), 3);
+  for (const [from, to] of [
+    ['"erased": false', '"erased": true'],
+    ['"NOT ERASED"', '"ERASED"'],
+    ['"outcome": "failed"', '"outcome": "succeeded"'],
+  ] as const) {
+    t.true(text.includes(from), from);
+    await writeFile(file, text.replace(from, to));
+    t.is(await main(['certificate', 'verify', file, '--data', server.data]), 1, from);
+  }
+});
+
+test('what a machine claims of a disk in a failed wipe counts only where its numbers bear it out', async (t) => {
+  const server = await testServer(t);
+  const { task, finish } = await started(server);
+  const boasting = diskOf({ verification: null });
+  await finish({ ...failureOf(1, 'WIPE_INCOMPLETE'), ...wipeOf(boasting, failedDisk) });
+  const body = verifyCertificate((await certificateOf(server, task.id)).body, server.app.fog.key.publicKey);
+  t.deepEqual(
+    body.verdicts.map(({ verdict, why }) => [verdict, why]),
+    [
+      ['NOT ERASED', 'sda was not read back'],
+      ['NOT ERASED', failedDisk.reason],
+    ],
+  );
+});
+
+test('a cancelled wipe, one whose disks are all fine but which failed, and a fast one: each with a record, none is erased', async (t) => {
+  const server = await testServer(t);
+  const error = (code: string) => failureOf(1, code);
+  const interrupted = diskOf({ status: 'interrupted', verification: null, passes: [] });
+  const ends = diskOf({ status: 'signatures-removed' });
+  const cases: [type: string, result: object, title: RegExp, conclusion: RegExp][] = [
+    [
+      'wipe-normal',
+      { ...error('TASK_CANCELLED'), outcome: 'cancelled', ...wipeOf(interrupted) },
+      /^Record of a cancelled wipe/,
+      /^NOT ERASED: 1 of 1 disk /,
+    ],
+    [
+      'wipe-normal',
+      { ...error('INTERNAL'), ...wipeOf(diskOf()) },
+      /^Record of a failed wipe/,
+      /^NOT ERASED as a whole: the task did not succeed \(INTERNAL\)/,
+    ],
+    [
+      'wipe-fast',
+      resultOf(1, wipeOf(ends)),
+      /^Record of a fast wipe: no certificate/,
+      /^NOT ERASED, tables removed only: 1 of 1 disk /,
+    ],
+  ];
+  for (const [type, result, title, conclusion] of cases) {
+    const { task, finish } = await started(server, type);
+    t.is((await finish(result)).statusCode, 200, type);
+    const text = (await certificateOf(server, task.id)).body;
+    const body = verifyCertificate(text, server.app.fog.key.publicKey);
+    t.false(body.erased);
+    t.regex(body.title, title);
+    t.regex(body.conclusion, conclusion);
+  }
+});
+
+test('a wipe that never touched a disk has nothing that could be signed, and says so', async (t) => {
+  const server = await testServer(t);
+  const { task, finish } = await started(server);
+  await finish(failureOf(1, 'DISK_NOT_FOUND'));
   const answer = await certificateOf(server, task.id);
   t.is(answer.statusCode, 404);
-  t.regex(answer.json().error.message, /the wipe-normal task is failed/);
+  t.regex(answer.json().error.message, /the wipe-normal task is failed, and reported on no disk/);
 });
+
+/** What a reader of the PDF sees, by poppler; pages end with a form feed. */
+const textOf = async (t: ExecutionContext, pdf: Buffer): Promise<string> => {
+  const file = join(await tempFolder(t), 'pages.pdf');
+  await writeFile(file, pdf);
+  return (await run('pdftotext', ['-layout', file, '-'])).stdout;
+};
 
 test('a machine that fell silent in a wipe is waited for for a day, then it is lost: not wiped', async (t) => {
   const server = await testServer(t);

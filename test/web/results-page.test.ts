@@ -35,6 +35,14 @@ test('the page asks for the token, shows live progress, images, results with evi
   await second.post('next');
   const wiped = wipeOf(wipedDisk({ facts: { ...wipedDisk().facts, model: EVIL } }));
   await second.post(`tasks/${wipe.id}/result`, resultOf(1, wiped));
+  const failedWipe = await addTask(server, mac, 'wipe-full', { allInternal: true });
+  const third = await bootAgent(server, mac);
+  await third.post('next');
+  const notWiped = wipedDisk({ status: 'failed', reason: EVIL, verification: null });
+  await third.post(`tasks/${failedWipe.id}/result`, {
+    ...failureOf(1, 'WIPE_INCOMPLETE'),
+    ...wipeOf(notWiped),
+  });
   const deploy = await addTask(server, mac, 'deploy', { image: 'lab' });
   const agent = await bootAgent(server, mac);
   await agent.post('next');
@@ -75,6 +83,14 @@ test('the page asks for the token, shows live progress, images, results with evi
   t.true(await erased.getByRole('cell', { name: EVIL }).isVisible());
   const certificate = await erased.getByRole('link', { name: 'Certificate (PDF)' }).getAttribute('href');
   t.is((await page.request.get(url + certificate)).headers()['content-type'], 'application/pdf');
+
+  const left = page.locator('#ended article', { hasText: 'wipe-full' });
+  await left.getByText('NOT ERASED: failed').waitFor();
+  t.is(await left.getByRole('link', { name: 'Certificate' }).count(), 0);
+  const record = await left
+    .getByRole('link', { name: 'Signed record: NOT ERASED (JSON)' })
+    .getAttribute('href');
+  t.false((await (await page.request.get(url + record)).json()).certificate.erased);
 
   // a damaged chunk is seen by the server, and by the page without a reload
   const damaged = content.chunks[0]?.id ?? '';

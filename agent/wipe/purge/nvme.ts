@@ -108,7 +108,7 @@ const isLog = (log: object): log is z.infer<typeof sanitizeLogSchema> => 'sprog'
 const format = (namespace: string, tools: PurgeTools, name: string, ses: number): PurgeMethod => ({
   name,
   level:
-    'NVMe Format: Purge by NIST SP 800-88 r1; IEEE 2883-2022 asks for Sanitize, which this drive does not have',
+    'NVMe Format: Purge by NIST SP 800-88 r1; IEEE 2883-2022 asks for Sanitize, which this drive does not have or refused',
   settle: async () => undefined,
   status: async () => 'format keeps no log; its own answer and the read-back are all there is',
   erase: async () => {

@@ -13,9 +13,9 @@ const MAC = '52:54:00:00:40:01';
 const CUT = '52:54:00:00:40:02';
 const WAIT = { timeoutMs: 400_000 };
 const PLANTED = Buffer.from('what the former owner left here');
-const SIZE = 128 * MIB;
-/** bytes a second of the disk whose wipe is cut off */
-const RATE = 8 * MIB;
+const SIZE = 100 * MIB;
+/** bytes a second of disks whose wipe does not come to its end */
+const RATE = 4 * MIB;
 
 const cleanups = createCleanups();
 let bench: Bench;
@@ -57,6 +57,9 @@ const certificateOf = async (id: string): Promise<CertificateBody> =>
 const statusesOf = (disks: readonly WipedDisk[]) =>
   Object.fromEntries(disks.map(({ facts, status, reason }) => [facts.serial, [status, reason]]));
 
+const verdictsOf = ({ verdicts }: CertificateBody) =>
+  Object.fromEntries(verdicts.map(({ serial, verdict }) => [serial, verdict]));
+
 test.serial(
   'wipe-fast of all internal disks, then a purge of one: tables gone, USB and read-only disks untouched, each with its certificate',
   async (t) => {
@@ -85,8 +88,9 @@ test.serial(
     const { disks } = await machine.waitForExit(WAIT);
     const ended = await bench.ended(fast);
     t.is(ended.result.outcome, 'succeeded', JSON.stringify(ended.result.error));
-    const { report, operator, machine: whose } = await certificateOf(fast);
+    const { report, operator, machine: whose, ...record } = await certificateOf(fast);
     t.is(operator, 'Eve');
+    t.false(record.erased, 'what lies between the ends is still there');
     t.deepEqual(whose?.macs, [MAC]);
     t.deepEqual(statusesOf(report.disks), {
       VIRTIO: ['signatures-removed', null],
@@ -96,7 +100,7 @@ test.serial(
     });
     t.deepEqual(
       await leftIn(files.virtio),
-      Array.from({ length: 48 }, (_, at) => 40 + at),
+      Array.from({ length: 20 }, (_, at) => 40 + at),
       'only between the ends',
     );
     t.deepEqual([disks[2]?.writes, disks[3]?.writes], [0, 0]);
@@ -105,7 +109,9 @@ test.serial(
 
     const purged = await bench.ended(purge);
     t.is(purged.result.outcome, 'succeeded', JSON.stringify(purged.result));
-    const [disk] = (await certificateOf(purge)).report.disks.filter(({ facts }) => facts.serial === 'NVME');
+    const certificate = await certificateOf(purge);
+    t.true(certificate.erased);
+    const [disk] = certificate.report.disks.filter(({ facts }) => facts.serial === 'NVME');
     t.is(disk?.status, 'purged-verified');
     t.is(disk?.purge?.method, 'nvme-format');
     t.is(disk?.purge?.check?.survived, 0);
@@ -115,29 +121,63 @@ test.serial(
 );
 
 test.serial(
-  'wipe-normal cut off by a power cut is not wiped: no certificate; the next boot is told, and does all of it',
+  'a disk pulled out, a cancel and a power cut in a wipe: a signed record of what is not erased, or nothing; the next boot does all of it again',
   async (t) => {
-    const file = await makeDisk('cut.img', 96 * MIB);
-    const id = await bench.addTask('cut', 'wipe-normal', { disk: { serial: 'CUT' }, countdownSeconds: 0 });
-    const slow = await attachForgetful(t, file, RATE);
-    const first = await bench.startAgent(CUT, { disks: [{ file: slow.file, serial: 'CUT' }] });
-    await bench.reached(id, 'overwrite', 0.3);
-    await first.kill();
+    const fine = await makeDisk('fine.img', 48 * MIB);
+    const cut = await makeDisk('cut.img', 64 * MIB);
+    const pulled = await attachForgetful(t, await makeDisk('pulled.img', 64 * MIB), RATE);
+    const slow = await attachForgetful(t, cut, RATE);
+    const countdownSeconds = 0;
+    const both = { disks: [{ serial: 'FINE' }, { serial: 'PULLED' }], countdownSeconds };
+    const one = { disk: { serial: 'CUT' }, countdownSeconds };
+    const losing = await bench.addTask('cut', 'wipe-normal', both, 'stay');
+    const cancelled = await bench.addTask('cut', 'wipe-full', one, 'stay');
+    const dying = await bench.addTask('cut', 'wipe-normal', one);
+    const machine = await bench.startAgent(CUT, {
+      disks: [
+        { file: fine, serial: 'FINE' },
+        { file: pulled.file, serial: 'PULLED', bus: 'usb' },
+        { file: slow.file, serial: 'CUT' },
+      ],
+    });
+
+    await bench.reached(losing, 'overwrite', 0.2);
+    await machine.qmp('device_del', { id: 'disk1' });
+    const { result: lost } = await bench.ended(losing);
+    t.is(lost.error?.code, 'WIPE_INCOMPLETE', JSON.stringify(lost));
+    t.regex(lost.error?.message ?? '', /partially erased, \d+ sectors .* it is gone/);
+    const record = await certificateOf(losing);
+    t.deepEqual([record.outcome, record.erased], ['failed', false]);
+    t.deepEqual(verdictsOf(record), { FINE: 'ERASED', PULLED: 'NOT ERASED', CUT: 'LEFT ALONE' });
+    t.deepEqual(await leftIn(fine), []);
+
+    await bench.reached(cancelled, 'overwrite', 0.05);
+    const asked = performance.now();
+    await bench.api.post(`/api/tasks/${cancelled}/cancel`);
+    const { result: stopped } = await bench.ended(cancelled);
+    t.true(performance.now() - asked < 20_000, 'within seconds, of an emulated machine');
+    t.is(stopped.outcome, 'cancelled');
+    const given = await certificateOf(cancelled);
+    t.deepEqual([given.outcome, given.erased], ['cancelled', false]);
+    t.deepEqual(verdictsOf(given), { FINE: 'LEFT ALONE', CUT: 'NOT ERASED' });
+    t.is(given.report.disks.find(({ facts }) => facts.serial === 'CUT')?.status, 'interrupted');
+
+    await bench.reached(dying, 'overwrite', 0.3);
+    await machine.kill();
     await slow.cutPower();
-    t.true(['running', 'silent'].includes((await bench.task(id)).state));
-    const refused = await t.throwsAsync(certificateOf(id));
+    t.true(['running', 'silent'].includes((await bench.task(dying)).state));
+    const refused = await t.throwsAsync(certificateOf(dying));
     t.true(hasCode(refused, 'NOT_FOUND'));
 
-    const again = await bench.startAgent(CUT, { disks: [{ file, serial: 'CUT' }] });
+    const again = await bench.startAgent(CUT, { disks: [{ file: cut, serial: 'CUT' }] });
     await again.waitForExit(WAIT);
-    const { result } = await bench.ended(id);
+    const { result } = await bench.ended(dying);
     t.is(result.outcome, 'succeeded', JSON.stringify(result.error));
-    t.is(result.attempt, 2);
     t.regex(result.warnings.join(), /an earlier attempt was cut off/);
-    const { report, task } = await certificateOf(id);
-    t.is(task.attempt, 2);
+    const { report, task, erased } = await certificateOf(dying);
+    t.deepEqual([erased, task.attempt], [true, 2]);
     t.deepEqual(statusesOf(report.disks), { CUT: ['cleared-verified', null] });
-    t.is(report.disks[0]?.verification?.bytes, 96 * MIB);
-    t.deepEqual(await leftIn(file), []);
+    t.is(report.disks[0]?.verification?.bytes, 64 * MIB);
+    t.deepEqual(await leftIn(cut), []);
   },
 );
