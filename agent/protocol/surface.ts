@@ -118,7 +118,7 @@ export const surfaceDiskSchema = z.object({
   /** the tool's unit, bytes; what is bad in a block was looked at sector by sector */
   blockSize: countSchema,
   seconds: z.number().nonnegative(),
-  /** what the kernel counted on this disk meanwhile: nobody has to believe the tool; null where it does not count */
+  /** what the kernel counted on this disk while badblocks ran, so that nobody has to believe it; null where it does not count */
   kernel: z.object({ read: bytesSchema, written: bytesSchema }).nullable(),
   bad: badSurfaceSchema,
   latency: latencyMapSchema.nullable(),

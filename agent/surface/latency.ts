@@ -14,7 +14,6 @@ export interface LatencyOptions {
   signal: AbortSignal;
   /** how long it may take all together, default 60 s: a sick disk does not get through */
   budgetMs?: number;
-  rounds?: number;
   random?: () => number;
 }
 
@@ -40,9 +39,11 @@ export const latencyCells = (size: number): { cellBytes: number; count: number }
 export const mapLatency = async (
   options: LatencyOptions,
 ): Promise<{ map: LatencyMap; unreadable: Extent[] }> => {
-  const { device, pool, size, bad, signal, budgetMs = 60_000, rounds = ROUNDS } = options;
+  const { device, pool, size, bad, signal, budgetMs = 60_000 } = options;
   const { random = Math.random, onRead } = options;
   const { cellBytes, count } = latencyCells(size);
+  // a small disk is not read twice for this
+  const rounds = Math.max(1, Math.min(ROUNDS, Math.floor(size / 8 / (count * READ_BYTES))));
   const sums = Array.from({ length: count }, () => ({ reads: 0, total: 0, most: 0 }));
   const unreadable: Extent[] = [];
   const ends = performance.now() + budgetMs;

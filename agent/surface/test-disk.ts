@@ -45,22 +45,18 @@ export const testDisk = async (disk: Disk, report: SurfaceDisk, options: DiskTes
   const began = performance.now();
   const before = smartOf(await readSmart(disk.path, runTool));
   let trouble: string | null = null;
-  const counters = await readCounters(disk.path);
   const claim = mode === 'read-write' ? await claimDisk(disk, { raidMember: true, signal }) : null;
   try {
     const graceMs = mode === 'read-write' ? PUT_BACK_MS + 5000 : 5000;
     await watchDisk(disk, { graceMs, ...options.watch, signal }, (watched) =>
       testSurface(disk, report, options, watched),
     );
-    report.kernel = await countedSince(disk.path, counters);
-    requireRead(disk, report);
   } catch (thrown) {
     const error = toImagingError(thrown);
     if (hasCode(error, 'DISK_LOST') || hasCode(error, 'DISK_STALLED')) trouble = error.message;
     throw error;
   } finally {
     if (claim) await within(RELEASE_MS, claim.release(), options.warn);
-    report.kernel ??= await countedSince(disk.path, counters);
     const after = signal.aborted ? before : smartOf(await readSmart(disk.path, runTool));
     report.smart = { before, after };
     report.seconds = (performance.now() - began) / 1000;
@@ -106,9 +102,14 @@ const testSurface = async (
       reach(now);
       tell();
     };
+    const before = await readCounters(disk.path);
     const { stoppedEarly } = await runBadblocks({
       ...{ path: disk.path, mode: options.mode, plan, onShare, onBad, signal },
-    }).finally(tell);
+    }).finally(async () => {
+      tell();
+      report.kernel = await countedSince(disk.path, before);
+    });
+    requireRead(disk, report);
     if (stoppedEarly)
       options.warn(`${disk.path}: more bad blocks than anybody needs to know; the test stopped there`);
   }
