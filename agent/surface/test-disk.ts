@@ -103,15 +103,18 @@ const testSurface = async (
       tell();
     };
     const before = await readCounters(disk.path);
-    const { stoppedEarly } = await runBadblocks({
-      ...{ path: disk.path, mode: options.mode, plan, onShare, onBad, signal },
-    }).finally(async () => {
+    try {
+      const { path } = disk;
+      const { stoppedEarly } = await runBadblocks({
+        ...{ path, mode: options.mode, plan, onShare, onBad, signal },
+      });
+      if (stoppedEarly)
+        options.warn(`${path}: more bad blocks than anybody needs to know; the test stopped there`);
+    } finally {
       tell();
       report.kernel = await countedSince(disk.path, before);
-    });
+    }
     requireRead(disk, report);
-    if (stoppedEarly)
-      options.warn(`${disk.path}: more bad blocks than anybody needs to know; the test stopped there`);
   }
 
   options.say(`sectors of ${found.blocks} bad blocks`);

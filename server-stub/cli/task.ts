@@ -4,6 +4,7 @@ import { finalStates, type TaskResult } from '../../agent/protocol/index.ts';
 import type { NewTaskBody, TaskAnswer } from '../api.ts';
 import type { CommandContext, Print } from './command.ts';
 import { bytes, printable, seconds, table, when } from './format.ts';
+import { surfaceLines } from './surface.ts';
 
 /** `task wait` and `task add --wait` end with these. */
 export const exitCodes = { succeeded: 0, failed: 1, cancelled: 3, lost: 4 } as const;
@@ -120,6 +121,7 @@ const describe = (task: TaskAnswer): string => {
     ...(result?.summary ? summaryLines(result.summary) : []),
     ...(result?.evidence ?? []).map(({ what, proof }) => `proved    ${what}: ${proof}`),
     ...(result?.warnings ?? []).map((warning) => `warning   ${warning}`),
+    ...(result?.surface ? surfaceLines(result.surface.disks) : []),
     ...(result?.wipe && task.state === 'succeeded'
       ? [`certificate: fog-server task certificate ${task.id}`]
       : []),
