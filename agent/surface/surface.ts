@@ -10,7 +10,8 @@ export interface SurfaceOptions {
   mode: SurfaceMode;
   /** Where a test tells how far it is: bytes over all disks. */
   steps: {
-    log(text: string): void;
+    /** a bad range, the moment it is found */
+    found(text: string): void;
     warn(text: string): void;
     testing(total: number): { add(bytes: number): void; say(text: string): void };
   };
@@ -56,7 +57,7 @@ export const testDisks = async (options: SurfaceOptions): Promise<SurfaceDisk[]>
       signal.throwIfAborted();
       await testDisk(disk, entry, {
         ...{ mode, onProgress: step.add, say: (text) => say(disk.name, text) },
-        ...{ log: steps.log, warn: steps.warn, signal },
+        ...{ found: steps.found, warn: steps.warn, signal },
         ...(options.runTool ? { runTool: options.runTool } : {}),
         ...(options.watch ? { watch: options.watch } : {}),
       });

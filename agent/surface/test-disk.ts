@@ -20,7 +20,8 @@ export interface DiskTest {
   /** bytes that were tested since the last call */
   onProgress: (bytes: number) => void;
   say: (text: string) => void;
-  log: (text: string) => void;
+  /** a bad range, the moment it is found */
+  found: (text: string) => void;
   warn: (text: string) => void;
   signal: AbortSignal;
   /** for tests */
@@ -93,7 +94,7 @@ const testSurface = async (
     alive();
     if (range && found.ranges <= TOLD_RANGES) {
       const more = found.ranges === TOLD_RANGES ? '; more are counted, and named at the end' : '';
-      options.warn(`${disk.path}: bad block at LBA ${range.offset / 512} (byte ${range.offset})${more}`);
+      options.found(`${disk.path}: bad block at LBA ${range.offset / 512} (byte ${range.offset})${more}`);
     }
   };
   if (plan.blocks > 0) {

@@ -50,7 +50,7 @@ export const surfaceTest = async (
   const disks = await testDisks({
     ...{ choices, mode, signal },
     steps: {
-      log: (text) => context.log.info(text),
+      found: (text) => context.log.warn(text),
       warn: context.warn,
       testing: (total) => context.step('surface', { total }),
     },

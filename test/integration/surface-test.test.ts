@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -23,13 +25,14 @@ const runTask = async (
   const told = {
     proofs: [] as string[],
     warnings: [] as string[],
+    lines: [] as string[],
     says: [] as string[],
     done: 0,
     total: 0,
     report: undefined as SurfaceReport | undefined,
   };
   const context: SurfaceContext = {
-    log: createLog({}),
+    log: createLog({ toConsole: (line) => told.lines.push(line) }),
     signal: options.signal ?? new AbortController().signal,
     step: (_name, { total } = {}) => {
       told.total = total ?? 0;
@@ -65,6 +68,14 @@ const disk = async (t: ExecutionContext, bytes: number, sectorSize = 512) => {
   await handle.sync();
   await run('blockdev', ['--flushbufs', loop.path]);
   return { loop, disk: await diskOf(loop.path) };
+};
+
+/** Bytes written to the disk since now, by the kernel's count. */
+const writtenTo = ({ name }: Disk): (() => number) => {
+  const read = (): number =>
+    Number(readFileSync(`/sys/class/block/${name}/stat`, 'utf8').trim().split(/\s+/)[6]) * 512;
+  const from = read();
+  return () => read() - from;
 };
 
 /** A file that fails, as a disk: what badblocks and the reader behind it see is the same. */
@@ -108,7 +119,7 @@ test.serial(
   'bad sectors are found in blocks by badblocks, and looked at sector by sector, while the test runs and at its end',
   async (t) => {
     const sick = await sickDisk(t, 64 * MIB, [1001, 1002, 50_000, 131_071]);
-    const { error, report, warnings, says } = await runTask([sick]);
+    const { error, report, lines, says } = await runTask([sick]);
     t.is(error, undefined, 'the test did its job');
     const found = report?.disks[0];
     t.is(found?.verdict, 'bad');
@@ -121,7 +132,7 @@ test.serial(
     const isBad = (sector: number): boolean =>
       found?.bad.ranges.some(({ lba, sectors }) => lba <= sector && sector < lba + sectors) ?? false;
     t.true([1001, 1002, 50_000, 131_071].every(isBad));
-    t.regex(warnings.join('\n'), /bad block at LBA 1000 /);
+    t.regex(lines.join('\n'), /bad block at LBA 1000 /);
     t.true(says.some((text) => /bad sectors in \d+ ranges, the last at LBA/.test(text)));
   },
 );
@@ -187,10 +198,8 @@ test.serial('read-write: a cancel in the middle puts back what was being tested'
   const ending = new AbortController();
   const params = { allInternal: true, mode: 'read-write' };
   const began = runTask([one.disk], params, { signal: ending.signal });
-  const written = (): number =>
-    Number(readFileSync(`/sys/class/block/${one.disk.name}/stat`, 'utf8').trim().split(/\s+/)[6]) * 512;
-  const from = written();
-  for (let tries = 0; tries < 2000 && written() - from < 16 * MIB; tries++) await sleep(10);
+  const written = writtenTo(one.disk);
+  for (let tries = 0; tries < 2000 && written() < 16 * MIB; tries++) await sleep(10);
   ending.abort(new ImagingError('TASK_CANCELLED', 'Cannot go on: cancelled'));
   const { error, report } = await began;
   t.is(error?.code, 'TASK_CANCELLED');
@@ -198,6 +207,28 @@ test.serial('read-write: a cancel in the middle puts back what was being tested'
   t.true((report?.disks[0]?.bytes ?? 0) < 600 * MIB);
   t.is(await hashOf(one.loop.file), before);
   t.is((await readFile(`/sys/class/block/${one.disk.name}/ro`, 'utf8')).trim(), '1', 'read-only again');
+});
+
+test.serial('read-write: an agent that is killed leaves no test pattern behind', async (t) => {
+  const one = await disk(t, 600 * MIB);
+  const before = await hashOf(one.loop.file);
+  const agent = spawn(process.execPath, [
+    join(import.meta.dirname, 'surface-killed-program.ts'),
+    one.loop.path,
+  ]);
+  const ended = once(agent, 'exit');
+  const written = writtenTo(one.disk);
+  for (let tries = 0; tries < 2000 && written() < 16 * MIB; tries++) await sleep(10);
+  t.true(agent.kill('SIGKILL'));
+  await ended;
+  t.true(written() < 600 * MIB, 'it was in the middle');
+  const isRunning = async (): Promise<boolean> =>
+    (await run('ps', ['-eo', 'args'])).stdout
+      .split('\n')
+      .some((line) => line.startsWith('badblocks') && line.includes(one.loop.path));
+  for (let tries = 0; tries < 100 && (await isRunning()); tries++) await sleep(50);
+  t.false(await isRunning());
+  t.is(await hashOf(one.loop.file), before);
 });
 
 test.serial('a tool that says it tested all of a disk that it never read is not believed', async (t) => {
