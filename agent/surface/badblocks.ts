@@ -15,10 +15,8 @@ export interface BadblocksOptions {
 }
 
 export interface BadblocksEnd {
-  /** it gave up behind MOST_BAD_BLOCKS: what lies behind `share` was not tested */
+  /** it gave up behind MOST_BAD_BLOCKS: what lies behind the share that it told last was not tested */
   stoppedEarly: boolean;
-  /** 0..1 of all blocks */
-  share: number;
 }
 
 /** a disk with that many blocks that fail needs no further proof, and trying each takes seconds */
@@ -68,9 +66,8 @@ export const runBadblocks = async (options: BadblocksOptions): Promise<Badblocks
     throw failed(path, said || 'it ended with an error', error);
   }
   if (!isComplete) throw failed(path, said || 'it did not come to its end');
-  if (stoppedEarly) return { stoppedEarly, share };
-  options.onShare(1);
-  return { stoppedEarly, share: 1 };
+  options.onShare(stoppedEarly ? share : 1);
+  return { stoppedEarly };
 };
 
 const failed = (path: string, reason: string, cause?: unknown): ImagingError =>

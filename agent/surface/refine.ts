@@ -12,6 +12,8 @@ export interface RefineOptions {
   budgetMs?: number;
 }
 
+/** blocks; inside of a range that is longer nobody needs to know which sectors can still be read */
+const SMALL_RANGE = 64;
 /** sectors of one block that fail, each for seconds */
 const BLOCK_SECONDS = 30;
 
@@ -30,7 +32,9 @@ export const refine = async (blocks: readonly Extent[], options: RefineOptions):
     for (let offset = range.offset; offset < range.offset + range.length; offset += blockSize) {
       signal.throwIfAborted();
       const whole: Extent = { offset, length: blockSize };
-      const found = performance.now() < ends ? await unreadableIn(whole, { device, pool }) : [];
+      const isEdge = offset === range.offset || offset + blockSize >= range.offset + range.length;
+      const isWorth = isEdge || range.length <= SMALL_RANGE * blockSize;
+      const found = isWorth && performance.now() < ends ? await unreadableIn(whole, { device, pool }) : [];
       onRead?.();
       sectors.push(...(found.length > 0 ? found : [whole]));
     }

@@ -79,7 +79,11 @@ const writtenTo = ({ name }: Disk): (() => number) => {
 };
 
 /** A file that fails, as a disk: what badblocks and the reader behind it see is the same. */
-const sickDisk = async (t: ExecutionContext, bytes: number, sectors: readonly number[]): Promise<Disk> => {
+const sickDisk = async (
+  t: ExecutionContext,
+  bytes: number,
+  sectors: readonly number[] | 'all',
+): Promise<Disk> => {
   const { file } = await sickFile(t, bytes, sectors, 'read');
   return {
     ...{ name: 'sick', path: file, serial: 'SICK', size: bytes, sequence: null, partitions: [], mounts: [] },
@@ -134,6 +138,21 @@ test.serial(
     t.true([1001, 1002, 50_000, 131_071].every(isBad));
     t.regex(lines.join('\n'), /bad block at LBA 1000 /);
     t.true(says.some((text) => /bad sectors in \d+ ranges, the last at LBA/.test(text)));
+  },
+);
+
+test.serial(
+  'a disk that returns nothing is given up behind 100,000 blocks: bad, and the report says how far it got',
+  async (t) => {
+    const sick = await sickDisk(t, 500 * MIB, 'all');
+    const { error, report, lines, warnings } = await runTask([sick]);
+    t.is(error, undefined);
+    const found = report?.disks[0];
+    t.like(found, { status: 'tested', verdict: 'bad' });
+    t.true((found?.bytes ?? 0) >= 100_000 * 4096 && (found?.bytes ?? 0) < 500 * MIB);
+    t.true((found?.bad.sectors ?? 0) >= 800_000);
+    t.is(lines.filter((line) => line.includes('bad block at')).length, 1, 'one range is one line');
+    t.regex(warnings.join(), /the test stopped there/);
   },
 );
 
