@@ -55,10 +55,13 @@ export const watchDisk = async <T>(
       await sleep(pollMs, undefined, { signal: over.signal }).catch(() => undefined);
     }
   };
+  let grace: NodeJS.Timeout | undefined;
   const told = new Promise<never>((_, reject) => {
     const onAbort = (): void => {
+      // a cancel of others, when this work has long ended
+      if (over.signal.aborted) return;
       const giveUp = (): void => reject(reasonOf(signal, disk.path));
-      setTimeout(giveUp, graceMs).unref();
+      grace = setTimeout(giveUp, graceMs);
     };
     if (signal.aborted) onAbort();
     else signal.addEventListener('abort', onAbort, { once: true });
@@ -70,6 +73,7 @@ export const watchDisk = async <T>(
   } catch (error) {
     throw signal.aborted ? reasonOf(signal, disk.path) : error;
   } finally {
+    clearTimeout(grace);
     over.abort();
     await watching;
   }

@@ -1,17 +1,12 @@
 import { type Disk, listDisks } from '../disk/disk.ts';
 import { ImagingError } from '../errors.ts';
-import {
-  type DiskFacts,
-  diskFactsSchema,
-  fromWireError,
-  type SurfaceDisk,
-  type SurfaceMode,
-} from '../protocol/index.ts';
+import { diskFactsSchema, fromWireError, type SurfaceDisk, type SurfaceMode } from '../protocol/index.ts';
 import { chooseTestDisks } from '../surface/choose.ts';
 import { testDisks } from '../surface/surface.ts';
 import type { DiskTest } from '../surface/test-disk.ts';
 import type { WipeTarget } from '../wipe/choose.ts';
 import type { HandlerResult, TaskContext, TaskOf } from './context.ts';
+import { wordsOf } from './disk-facts.ts';
 
 /** Everything of the task that a test needs; by hand there is no server behind it. */
 export type SurfaceTask = Pick<TaskOf<'surface-test'>, 'params' | 'attempt'>;
@@ -80,7 +75,7 @@ const requireAll = (disks: readonly SurfaceDisk[]): void => {
   if (!first?.error) return;
   const { code, message, details } = fromWireError(first.error);
   const chosen = disks.filter(({ status }) => status !== 'skipped').length;
-  const names = failed.map(({ facts }) => nameOf(facts)).join(', ');
+  const names = failed.map(({ facts }) => wordsOf(facts)).join(', ');
   const others = chosen === 1 ? '' : ` (${failed.length} of ${chosen} disks could not be tested: ${names})`;
   throw new ImagingError(code, message + others, { details });
 };
@@ -95,7 +90,7 @@ const prove = (
     : 'the kernel does not count what is read from it';
   const what = mode === 'read' ? 'read' : 'read, written, read back and put back';
   say(
-    `${nameOf(facts)}: ${verdict}`,
+    `${wordsOf(facts)}: ${verdict}`,
     `badblocks ${what} ${bytes} of ${facts.size} bytes past the page cache, ${bad.sectors} sectors are bad; ${counted}; ${latency?.reads ?? 0} single reads timed`,
   );
   if (mode === 'read' && kernel && kernel.written > 0)
@@ -107,10 +102,7 @@ export const surfaceSummary = (disks: readonly SurfaceDisk[]): string =>
   disks
     .map(({ facts, status, reason, verdict, reasons }) => {
       const why = verdict ? reasons.join('; ') : reason;
-      return `${nameOf(facts)}: ${verdict ?? status}${why ? ` (${why})` : ''}`;
+      return `${wordsOf(facts)}: ${verdict ?? status}${why ? ` (${why})` : ''}`;
     })
     .join('\n')
     .slice(0, 4000);
-
-const nameOf = ({ name, model, serial, size }: DiskFacts): string =>
-  `${name} (${[model, serial ? `serial ${serial}` : 'no serial', `${(size / 1e9).toFixed(1)} GB`].filter(Boolean).join(', ')})`;
