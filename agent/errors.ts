@@ -23,7 +23,9 @@ export const errorCodes = {
   DISK_IN_USE: { retryable: false, meaning: 'the disk is mounted, or held by md, LVM or device-mapper' },
   DISK_LOCKED: { retryable: false, meaning: 'the drive is locked with a password' },
   DISK_NOT_FOUND: { retryable: false, meaning: 'no disk matches' },
+  DISK_LOST: { retryable: false, meaning: 'the disk vanished while it was worked on' },
   DISK_READ_FAILED: { retryable: false, meaning: 'the disk returned a read error' },
+  DISK_STALLED: { retryable: false, meaning: 'the disk answered nothing for minutes' },
   DISK_WRITE_FAILED: { retryable: false, meaning: 'the disk returned a write error' },
   FILESYSTEM_CHECK_FAILED: { retryable: false, meaning: "the filesystem's own checker found damage" },
   FILESYSTEM_DIRTY: {

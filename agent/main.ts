@@ -3,9 +3,11 @@ import { hideBin } from 'yargs/helpers';
 import { showDisks } from './commands/disks.ts';
 import { showInventory } from './commands/inventory.ts';
 import { runCommand } from './commands/run.ts';
+import { surfaceTestCommand } from './commands/surface-test.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { wipeCommand } from './commands/wipe.ts';
 import { toImagingError } from './errors.ts';
+import { surfaceModeSchema } from './protocol/index.ts';
 import { agentVersion } from './version.ts';
 
 const jsonOption = { type: 'boolean', default: false, describe: 'for scripts' } as const;
@@ -116,6 +118,30 @@ const main = async (): Promise<void> => {
           ...(disk === undefined ? {} : { disk }),
           ...(passes === undefined ? {} : { passes }),
         }),
+    )
+    .command(
+      'surface-test',
+      'read disks of this machine from end to end with badblocks, and say what each is worth',
+      (command) =>
+        command
+          .option('disk', {
+            type: 'string',
+            array: true,
+            describe: 'serial number of a disk (fog disks), also a USB one; may be repeated',
+          })
+          .option('all-internal', {
+            type: 'boolean',
+            default: false,
+            describe: "every disk of the machine's own; what is tested where none is named",
+          })
+          .option('mode', {
+            choices: surfaceModeSchema.options,
+            default: 'read' as const,
+            describe: 'read-write: every block is written, read back, and its content put back',
+          })
+          .option('json', jsonOption)
+          .epilogue('Ends with 0 when all are good, 1 suspect, 2 bad, 3 when one could not be tested.'),
+      ({ disk, ...options }) => surfaceTestCommand({ ...options, ...(disk === undefined ? {} : { disk }) }),
     )
     .version(agentVersion)
     .strict()

@@ -2,11 +2,10 @@ import { createInterface } from 'node:readline/promises';
 import { type Disk, listDisks } from '../disk/disk.ts';
 import { ImagingError, toImagingError } from '../errors.ts';
 import { createLog } from '../log.ts';
-import { createMeter } from '../progress/meter.ts';
 import { type TaskResult, taskParamsSchemas, type WipeType } from '../protocol/index.ts';
 import { type WipeContext, type WipeTask, wipe } from '../tasks/wipe.ts';
 import { stopKeyPressed } from '../tui/key.ts';
-import { duration, size } from '../tui/view.ts';
+import { terminalStep, untilInterrupted } from './terminal.ts';
 
 export interface WipeCommandOptions {
   /** serial numbers */
@@ -31,15 +30,11 @@ const WORD = 'erase';
  * there is none. Exit codes: 0 every chosen disk was erased and read back, 1 not.
  */
 export const wipeCommand = async (options: WipeCommandOptions): Promise<void> => {
-  const ending = new AbortController();
-  const end = (): void =>
-    ending.abort(new ImagingError('TASK_CANCELLED', 'Cannot go on: stopped at the terminal'));
-  process.once('SIGINT', end);
-  process.once('SIGTERM', end);
-  const { context, report } = terminalContext(ending.signal);
+  const signal = untilInterrupted();
+  const { context, report } = terminalContext(signal);
   const task = taskOf(options);
   try {
-    const list = (): Promise<Disk[]> => listDisks({ signal: ending.signal });
+    const list = (): Promise<Disk[]> => listDisks({ signal });
     if (!options.dryRun && !options.yes) {
       const { summary } = await wipe({ ...task, params: { ...task.params, dryRun: true } }, quiet(context), {
         list,
@@ -49,7 +44,7 @@ export const wipeCommand = async (options: WipeCommandOptions): Promise<void> =>
     const { summary } = await wipe(task, context, { list });
     if (!options.json) console.log(summary);
   } catch (thrown) {
-    const { code, message } = toImagingError(ending.signal.aborted ? ending.signal.reason : thrown);
+    const { code, message } = toImagingError(signal.aborted ? signal.reason : thrown);
     console.error(`fog: ${message} [${code}]`);
     process.exitCode = 1;
   }
@@ -104,24 +99,7 @@ const terminalContext = (
     log,
     signal,
     stopKeyPressed,
-    step: (name, options) => {
-      const meter = createMeter(options?.total ?? null);
-      let shown = 0;
-      const show = (text: string): void => console.error(`${name}: ${text}`);
-      if (options?.message) show(options.message);
-      return {
-        add: (bytes) => {
-          meter.add(bytes);
-          if (performance.now() - shown < 1000 || !process.stderr.isTTY) return;
-          shown = performance.now();
-          const { done, total, rate, etaSeconds } = meter.read();
-          const left = etaSeconds === null ? '' : `, ${duration(etaSeconds)} left`;
-          process.stderr.write(`\r${name}: ${size(done)} of ${size(total ?? 0)}, ${size(rate)}/s${left}   `);
-        },
-        say: show,
-        watch: () => undefined,
-      };
-    },
+    step: terminalStep,
     prove: (what, proof) => log.info(`proved: ${what}: ${proof}`),
     warn: (text) => log.warn(text),
     showPlan: (plan) => {

@@ -2,7 +2,12 @@ import { ImagingError } from '../errors.ts';
 import type { DiskHint } from '../protocol/index.ts';
 import type { Disk } from './disk.ts';
 
-export type Purpose = 'capture' | 'deploy' | 'wipe';
+export type Purpose = 'capture' | 'deploy' | 'surface-test' | 'wipe';
+
+/** these read, so that write protection does not matter; a surface test's claim sees to it where it writes */
+const reads: readonly Purpose[] = ['capture', 'surface-test'];
+/** these treat the disk as hardware, whatever set it belongs to */
+const takesRaidMembers: readonly Purpose[] = ['surface-test', 'wipe'];
 
 /**
  * The one disk that a task means, or a refusal. Never a fallback: a hint that matches nothing stays
@@ -79,8 +84,8 @@ export const normalizeWwn = (wwn: string): string =>
     .replace(/^(0x|naa\.|eui\.|uuid\.)/, '');
 
 const whyNot = (disk: Disk, hint: DiskHint | undefined, purpose: Purpose): string | undefined => {
-  if (disk.skipped && !(purpose === 'wipe' && disk.raidMember)) return disk.skipped;
-  if (purpose !== 'capture' && disk.readOnly) return 'read-only hardware';
+  if (disk.skipped && !(takesRaidMembers.includes(purpose) && disk.raidMember)) return disk.skipped;
+  if (!reads.includes(purpose) && disk.readOnly) return 'read-only hardware';
   const named = hint?.serial !== undefined || hint?.wwn !== undefined;
   if (disk.onlyWhenNamed && !(named && matches(disk, hint))) {
     return `${disk.onlyWhenNamed}: only when named by serial number or WWN`;

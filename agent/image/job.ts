@@ -54,6 +54,8 @@ export interface Jobs {
   overwrite: { job: WipedPlace; result: { missed: Extent[] } };
   /** Read a place back and compare it with the pattern. */
   compare: { job: WipedPlace; result: { different: Extent[]; unreadable: Extent[] } };
+  /** Read a place and keep nothing of it: how long that took, and what could not be read. */
+  probe: { job: ChunkPlace & { seconds: number }; result: { ms: number; unreadable: Extent[] } };
 }
 
 /** A part of a disk that is wiped. Extents in answers count from the start of the disk. */

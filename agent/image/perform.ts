@@ -115,6 +115,13 @@ export const createPerformer = (shared: ArrayBufferLike): Performer => {
       const different = timed('hash', () => differingSectors(place, bytes, expected, unreadable));
       return { different, unreadable };
     },
+
+    probe: ({ seconds, length, ...place }) => {
+      const target = plainScratch(length);
+      const started = performance.now();
+      const unreadable = timed('read', () => readBlock(place, target, seconds));
+      return { ms: performance.now() - started, unreadable };
+    },
   };
 
   const takeSeconds = (): StageSeconds => {

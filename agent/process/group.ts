@@ -20,12 +20,13 @@ const leaders = new Set<number>();
 
 /**
  * End the group of `leader`, which was started detached, after `timeoutMs` (0: no limit), when the signal is aborted, and when
- * this process exits: SIGTERM, two seconds later SIGKILL.
+ * this process exits: SIGTERM, `patienceMs` (two seconds) later SIGKILL.
  */
 export const watchGroup = (
   leader: GroupLeader,
   timeoutMs: number,
   signal: AbortSignal | undefined,
+  patienceMs = PATIENCE_MS,
 ): WatchedGroup => {
   const { pid } = leader;
   let ended: WatchedGroup['ended'] = null;
@@ -42,7 +43,7 @@ export const watchGroup = (
         leader.stdout?.destroy();
         leader.stderr?.destroy();
       }, PATIENCE_MS);
-    }, PATIENCE_MS);
+    }, patienceMs);
   };
   const onAbort = (): void => end('cancelled');
   const limit = timeoutMs > 0 ? setTimeout(() => end('timeout'), timeoutMs) : undefined;

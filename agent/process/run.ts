@@ -12,7 +12,9 @@ export interface RunOptions {
   signal?: AbortSignal;
   /** exit codes that are answers, not failures (e2fsck's 1, grep's 1) */
   okExitCodes?: readonly number[];
-  /** every line as it comes, split at newline or carriage return (progress bars) */
+  /** from SIGTERM to SIGKILL, default 2 s: for a tool that first has to put things back */
+  patienceMs?: number;
+  /** every line as it comes, split at newline, carriage return or backspace (progress bars) */
   onLine?: (line: string, from: 'stdout' | 'stderr') => void;
   /** false for bulk output that only `onLine` reads */
   keepOutput?: boolean;
@@ -68,7 +70,7 @@ export const run = async (
     stripFinalNewline: false,
     ...(options.input === undefined ? { stdin: 'ignore' } : { input: options.input }),
   });
-  using group = watchGroup(subprocess, timeoutMs, options.signal);
+  using group = watchGroup(subprocess, timeoutMs, options.signal, options.patienceMs);
   if (options.onLine) {
     onLines(subprocess.stdout, (line) => options.onLine?.(line, 'stdout'));
     onLines(subprocess.stderr, (line) => options.onLine?.(line, 'stderr'));
@@ -118,7 +120,7 @@ const onLines = (stream: NodeJS.ReadableStream | null, onLine: (line: string) =>
   let rest = '';
   stream.setEncoding('utf8');
   stream.on('data', (text: string) => {
-    const parts = (rest + text).split(/[\r\n]+/);
+    const parts = (rest + text).split(/[\r\n\b]+/);
     rest = (parts.pop() ?? '').slice(-65536);
     for (const part of parts) if (part) onLine(part);
   });

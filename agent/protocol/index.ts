@@ -4,5 +4,6 @@ export * from './error.ts';
 export * from './machine.ts';
 export * from './manifest.ts';
 export * from './plan.ts';
+export * from './surface.ts';
 export * from './task.ts';
 export * from './wipe.ts';

@@ -8,6 +8,7 @@ import {
 } from './common.ts';
 import { wireErrorSchema } from './error.ts';
 import { inventorySchema } from './machine.ts';
+import { surfaceReportSchema, surfaceTestParamsSchema } from './surface.ts';
 import { wipeReportSchema } from './wipe.ts';
 
 /** What the machine does when the task has ended. */
@@ -111,6 +112,7 @@ export const taskParamsSchemas = {
   capture: captureParamsSchema,
   deploy: deployParamsSchema,
   inventory: inventoryParamsSchema,
+  'surface-test': surfaceTestParamsSchema,
   /** zeros over both ends: tables and signatures are gone, data is not */
   'wipe-fast': wipeParamsSchema,
   /** one random pass over all */
@@ -181,6 +183,7 @@ export const assignedTaskSchema = z.discriminatedUnion('type', [
   assigned('capture'),
   assigned('deploy'),
   assigned('inventory'),
+  assigned('surface-test'),
   assigned('wipe-fast'),
   assigned('wipe-normal'),
   assigned('wipe-full'),
@@ -266,6 +269,8 @@ export const taskResultSchema = z
     inventory: inventorySchema.nullable(),
     /** of a wipe, whatever its outcome: every disk that was seen */
     wipe: wipeReportSchema.optional(),
+    /** of a surface test, likewise */
+    surface: surfaceReportSchema.optional(),
     endedAt: timestampSchema,
   })
   .refine(

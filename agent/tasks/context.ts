@@ -30,6 +30,8 @@ export interface TaskContext {
   showImage(image: NonNullable<TaskResult['image']>): void;
   /** what became of the disks, likewise: a wipe that fails half-way says which half */
   showWipe(report: NonNullable<TaskResult['wipe']>): void;
+  /** what the surface test found so far, likewise */
+  showSurface(report: NonNullable<TaskResult['surface']>): void;
   /** resolves when somebody at the machine wants it to stop; never, where there is no terminal to ask */
   stopKeyPressed(signal: AbortSignal): Promise<void>;
 }

@@ -11,6 +11,15 @@ export const identityOf = (disk: Disk): NonNullable<TaskResult['disk']> => ({
   size: disk.size,
 });
 
+/** The disk in words that a person can find it by: `sda (ST2000, serial Z1, 2000.4 GB)`. */
+export const wordsOf = ({
+  name,
+  model,
+  serial,
+  size,
+}: Pick<Disk, 'name' | 'model' | 'serial' | 'size'>): string =>
+  `${name} (${[model, serial ? `serial ${serial}` : 'no serial', `${(size / 1e9).toFixed(1)} GB`].filter(Boolean).join(', ')})`;
+
 /**
  * Bytes that were written to this disk or discarded on it since boot: fields 7 and 14 of its `stat`, in
  * units of 512 bytes (Documentation/block/stat.rst). Operations are no measure: an fsync of a tool that only

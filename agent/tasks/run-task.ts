@@ -50,6 +50,7 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
   let stats: TaskResult['stats'] = null;
   let image: TaskResult['image'] = null;
   let wipe: TaskResult['wipe'];
+  let surface: TaskResult['surface'];
 
   uploader.attach(task.id, task.attempt);
   log.info(
@@ -108,6 +109,9 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
     showWipe: (value) => {
       wipe = value;
     },
+    showSurface: (value) => {
+      surface = value;
+    },
     stopKeyPressed: options.stopKeyPressed ?? never,
   };
 
@@ -134,6 +138,7 @@ export const runTask = async (options: RunTaskOptions): Promise<TaskResult> => {
     ...(plan === undefined ? {} : { plan }),
     inventory: ended.result?.inventory ?? null,
     ...(wipe ? { wipe } : {}),
+    ...(surface ? { surface } : {}),
     endedAt: new Date().toISOString(),
   };
   if (ended.error)

@@ -10,7 +10,7 @@ import { countDown } from '../wipe/countdown.ts';
 import type { WipeMode } from '../wipe/plan.ts';
 import { type WipeSteps, wipeDisks } from '../wipe/wipe.ts';
 import type { HandlerResult, TaskContext, TaskOf } from './context.ts';
-import { bytesWrittenTo } from './disk-facts.ts';
+import { bytesWrittenTo, wordsOf } from './disk-facts.ts';
 import { eraseToolVersions } from './tool-versions.ts';
 
 const modes: Record<WipeType, WipeMode> = {
@@ -185,6 +185,3 @@ const dryRun = async (
   );
   return { summary: lines.join('\n').slice(0, 4000) };
 };
-
-const wordsOf = ({ name, model, serial, size }: Pick<Disk, 'name' | 'model' | 'serial' | 'size'>): string =>
-  `${name} (${[model, serial ? `serial ${serial}` : 'no serial', `${(size / 1e9).toFixed(1)} GB`].filter(Boolean).join(', ')})`;

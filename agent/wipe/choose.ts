@@ -39,7 +39,7 @@ export const chooseDisks = (disks: readonly Disk[], target: WipeTarget): Choice[
 };
 
 /** what the agent's own system is made of; nobody counts these as disks of the machine */
-const notHardware: ReadonlySet<string> = new Set(['loop device', 'memory', 'compressed memory']);
+export const notHardware: ReadonlySet<string> = new Set(['loop device', 'memory', 'compressed memory']);
 
 const whyNotInternal = (disk: Disk, all: readonly Disk[]): string | null => {
   if (disk.skipped && !disk.raidMember) return disk.skipped;

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Argv } from 'yargs';
 import { ImagingError } from '../../agent/errors.ts';
-import { taskTypes } from '../../agent/protocol/index.ts';
+import { surfaceModeSchema, taskTypes } from '../../agent/protocol/index.ts';
 import type { ApiOptions } from './command.ts';
 import { parseImage } from './image.ts';
 
@@ -47,7 +47,9 @@ export const taskOptions = (y: Argv<ApiOptions>) =>
     .options(deployOptions)
     .group(Object.keys(deployOptions), 'Deploy:')
     .options(wipeOptions)
-    .group(Object.keys(wipeOptions), 'Wipe:');
+    .group(Object.keys(wipeOptions), 'Wipe:')
+    .options(surfaceOptions)
+    .group(Object.keys(surfaceOptions), 'Surface test (also --disk, --all-internal):');
 
 const captureOptions = {
   level: { type: 'number', describe: 'zstd level, 1 to 19' },
@@ -69,7 +71,11 @@ const deployOptions = {
 } as const;
 
 const wipeOptions = {
-  disk: { type: 'string', array: true, describe: 'serial number of a disk to erase; may be repeated' },
+  disk: {
+    type: 'string',
+    array: true,
+    describe: 'serial number of a disk to erase or test; may be repeated',
+  },
   'all-internal': {
     type: 'boolean',
     describe: "every disk of the machine's own: no USB, none that is shared",
@@ -86,6 +92,13 @@ const wipeOptions = {
   countdown: { type: 'number', describe: 'seconds to stop it at the machine, default 10' },
   operator: { type: 'string', describe: 'who answers for it, for the certificate' },
   destination: { type: 'string', describe: 'what becomes of the disks, for the certificate' },
+} as const;
+
+const surfaceOptions = {
+  mode: {
+    choices: surfaceModeSchema.options,
+    describe: 'read, or read-write: every block is written and its content put back',
+  },
 } as const;
 
 type TaskArguments = Awaited<ReturnType<typeof taskOptions>['argv']>;
@@ -121,6 +134,7 @@ export const taskBody = (argv: TaskArguments) => ({
       purge: argv.purge,
       orOverwrite: argv.orOverwrite,
       countdownSeconds: argv.countdown,
+      mode: argv.mode,
       operator: argv.operator,
       destination: argv.destination,
       level: argv.level,

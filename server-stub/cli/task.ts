@@ -11,6 +11,7 @@ import {
 import type { NewTaskBody, TaskAnswer } from '../api.ts';
 import type { CommandContext, Print } from './command.ts';
 import { bytes, printable, seconds, table, when } from './format.ts';
+import { surfaceLines } from './surface.ts';
 
 /** `task wait` and `task add --wait` end with these. */
 export const exitCodes = { succeeded: 0, failed: 1, cancelled: 3, lost: 4 } as const;
@@ -141,6 +142,7 @@ const describe = (task: TaskAnswer): string => {
     ...(result?.wipe && result.error ? result.wipe.disks.map(diskLine) : []),
     ...(result?.evidence ?? []).map(({ what, proof }) => `proved    ${what}: ${proof}`),
     ...(result?.warnings ?? []).map((warning) => `warning   ${warning}`),
+    ...(result?.surface ? surfaceLines(result.surface.disks) : []),
     ...(result?.wipe
       ? [`${signedName(task.state, result.wipe)} fog-server task certificate ${task.id}`]
       : []),

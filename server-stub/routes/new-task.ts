@@ -25,8 +25,9 @@ export const taskParams = async (
 ): Promise<unknown> => {
   const params = { ...given };
   const named = params['disk'] !== undefined || params['disks'] !== undefined;
-  // a wipe says itself what it destroys
-  if (type !== 'inventory' && !isWipe(type) && !named && host.disk) params['disk'] = host.disk;
+  // a wipe says itself what it destroys, and a surface test that names nothing is of all disks
+  if (type !== 'inventory' && type !== 'surface-test' && !isWipe(type) && !named && host.disk)
+    params['disk'] = host.disk;
   if (type === 'deploy') await fixVersion(state, params);
   const parsed = taskParamsSchemas[type].safeParse(params);
   if (!parsed.success) {

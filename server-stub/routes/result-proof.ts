@@ -3,10 +3,11 @@ import { isWipe, type TaskParams, type TaskResult, type WipeType } from '../../a
 import { whyNotErased } from '../certificate/verdict.ts';
 import type { TaskRow } from '../queue/task-row.ts';
 import type { State } from '../state.ts';
+import { whyNotTested } from './surface-proof.ts';
 
 /**
  * What this server can check of a success by itself: a capture has published its version, a wipe says of every disk that it
- * erased how much of it was read back, and that nothing else was found there.
+ * erased how much of it was read back, and that nothing else was found there, a surface test that it went over all of every disk.
  * (That a success carries evidence at all is in the schema.)
  *
  * @throws ImagingError BAD_REQUEST
@@ -14,6 +15,7 @@ import type { State } from '../state.ts';
 export const requireProof = async (state: State, task: TaskRow, result: TaskResult): Promise<void> => {
   if (result.outcome !== 'succeeded') return;
   if (isWipe(task.type)) requireErased(task, result);
+  if (task.type === 'surface-test') refuseFor(task, whyNotTested(task, result));
   if (task.type === 'capture') await requirePublished(state, task);
 };
 
@@ -45,6 +47,10 @@ const requireErased = (task: TaskRow, result: TaskResult): void => {
       : absent
         ? `it does not name ${absent.serial}`
         : erased.map((disk) => whyNotErased(task, disk)).find(Boolean);
+  refuseFor(task, doubt);
+};
+
+const refuseFor = (task: TaskRow, doubt: string | undefined): void => {
   if (!doubt) return;
   throw new ImagingError('BAD_REQUEST', `Cannot accept success of task ${task.id}: ${doubt}`);
 };

@@ -146,6 +146,7 @@ function endedCard(task) {
   if (result?.summary) parts.push(element(result.summary.includes('\n\n') ? 'pre' : 'p', '', result.summary));
   if (result?.wipe) parts.push(wipedDisks(result.wipe.disks));
   if (result?.wipe) parts.push(certificateLinks(task));
+  if (result?.surface) parts.push(...testedDisks(result.surface.disks));
   for (const warning of result?.warnings ?? []) parts.push(element('p', 'warn', warning));
   if (result?.evidence.length) {
     const proofs = result.evidence.map(({ what, proof }) => element('li', '', `${what}: ${proof}`));
@@ -182,13 +183,69 @@ function wipedDisks(disks) {
       [done.join(', '), reason].filter(Boolean).join('; '),
     ]);
   });
+  return tableOf(['Serial number', 'Disk', 'Size', 'State', 'How'], rows);
+}
+
+function tableOf(titles, rows) {
   const head = element(
     'tr',
     '',
-    ['Serial number', 'Disk', 'Size', 'State', 'How'].map((title) => element('th', '', title)),
+    titles.map((title) => element('th', '', title)),
   );
   const table = element('table', '', [element('thead', '', [head]), element('tbody', '', rows)]);
   return element('div', 'scroll', [table]);
+}
+
+const verdictTones = { good: 'good', suspect: 'warn', bad: 'bad' };
+
+function testedDisks(disks) {
+  const rows = disks.map(({ facts, status, verdict, reason, reasons, bytes: tested, bad, latency }) =>
+    row([
+      facts.serial ?? 'no serial number',
+      facts.model ?? facts.name,
+      number(bytes(facts.size)),
+      element('span', verdictTones[verdict] ?? (status === 'failed' ? 'bad' : 'faint'), verdict ?? status),
+      number(status === 'skipped' ? '' : `${bytes(tested)} tested, ${bad.sectors} sectors bad`),
+      number(latency?.maxMs == null ? '' : `${latency.meanMs.toFixed(1)} / ${latency.maxMs.toFixed(1)} ms`),
+      (verdict ? reasons.join('; ') : reason) ?? '',
+    ]),
+  );
+  return [
+    tableOf(['Serial number', 'Disk', 'Size', 'Verdict', 'Surface', 'Read: mean / slowest', 'Why'], rows),
+    ...disks.filter(({ bad }) => bad.ranges.length > 0).map(badRanges),
+    ...disks.filter(({ latency }) => latency).map(latencyMap),
+  ];
+}
+
+function badRanges({ facts, bad }) {
+  const shown = bad.ranges.slice(0, 200);
+  const rows = shown.map(({ lba, sectors, start, size }) =>
+    row([number(String(lba)), number(String(sectors)), number(String(start)), number(bytes(size))]),
+  );
+  const hidden = bad.ranges.length - shown.length + bad.more.ranges;
+  const parts = [
+    element('summary', '', `Bad ranges of ${facts.serial ?? facts.name}: ${shown.length + hidden}`),
+    tableOf(['LBA (512 bytes)', 'Sectors', 'First byte', 'Size'], rows),
+  ];
+  if (hidden > 0) parts.push(element('p', 'faint', `and ${hidden} more`));
+  return element('details', '', parts);
+}
+
+/** A bar for each part of the disk, its slowest read; on a logarithmic scale from 0.1 ms to 10 s. */
+function latencyMap({ facts, latency }) {
+  const bars = latency.cells.map(({ maxMs, meanMs }, at) => {
+    const bar = element('i', maxMs === null ? 'none' : maxMs > 1000 ? 'slow' : '');
+    const share = maxMs === null ? 0 : (Math.log10(Math.max(0.1, maxMs)) + 1) / 5;
+    bar.style.height = `${Math.round(Math.min(1, Math.max(0.04, share)) * 100)}%`;
+    const what = maxMs === null ? 'not read' : `mean ${meanMs} ms, slowest ${maxMs} ms`;
+    bar.title = `from ${bytes(at * latency.cellBytes)}: ${what}`;
+    return bar;
+  });
+  const map = element('div', 'latency', bars);
+  map.setAttribute('role', 'img');
+  map.setAttribute('aria-label', `${latency.reads} single reads, slowest ${latency.maxMs} ms`);
+  const title = `Latency of ${facts.serial ?? facts.name}: ${latency.reads} single reads`;
+  return element('details', '', [element('summary', '', title), map]);
 }
 
 /** What is signed of a wipe that left anything is no certificate, and is not called one. */

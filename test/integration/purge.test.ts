@@ -3,9 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { claimDisk } from '../../agent/disk/claim.ts';
+import { parseSmartctl } from '../../agent/disk/smart.ts';
 import type { ErrorCode } from '../../agent/errors.ts';
 import { run } from '../../agent/process/run.ts';
-import { parseSmartctl } from '../../agent/wipe/health.ts';
+import { driveFactsOf } from '../../agent/wipe/health.ts';
 import type { HiddenAreas } from '../../agent/wipe/hidden.ts';
 import { parseDco, parseHpa } from '../../agent/wipe/hidden.ts';
 import { type Purged, purgeDisk } from '../../agent/wipe/purge/purge.ts';
@@ -419,7 +420,7 @@ test('SMART: what is there, and null for what is not', (t) => {
     nvme_smart_health_information_log: { media_errors: 3 },
     firmware_version: 'F1',
   };
-  t.deepEqual(parseSmartctl(JSON.stringify(nvme)), {
+  t.deepEqual(driveFactsOf(parseSmartctl(JSON.stringify(nvme))), {
     passed: true,
     powerOnHours: null,
     defects: 3,
@@ -429,6 +430,6 @@ test('SMART: what is there, and null for what is not', (t) => {
     power_on_time: { hours: 12 },
     ata_smart_attributes: { table: [{ id: 5, raw: { value: 8 } }] },
   };
-  t.like(parseSmartctl(JSON.stringify(ata)), { powerOnHours: 12, defects: 8, passed: null });
-  t.like(parseSmartctl('garbage'), { passed: null, defects: null });
+  t.like(driveFactsOf(parseSmartctl(JSON.stringify(ata))), { powerOnHours: 12, defects: 8, passed: null });
+  t.like(driveFactsOf(parseSmartctl('garbage')), { passed: null, defects: null });
 });

@@ -1,8 +1,6 @@
 import { createDecipheriv, randomBytes } from 'node:crypto';
 import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
-import { mkdtemp, open, readFile, rm, stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { open, readFile, stat } from 'node:fs/promises';
 import test, { type ExecutionContext } from 'ava';
 import { lockDisk } from '../../agent/disk/lock.ts';
 import { findSignatures } from '../../agent/disk/signatures.ts';
@@ -16,6 +14,7 @@ import { EDGE_BYTES } from '../../agent/wipe/plan.ts';
 import { type WipeOptions, wipeDisks } from '../../agent/wipe/wipe.ts';
 import { missedOf } from '../../agent/wipe/wipe-disk.ts';
 import { attachLoop, diskOf, hashOf, type LoopDevice, MIB } from './loop-device.ts';
+import { sickFile } from './sick-file.ts';
 
 const KEY = '5a'.repeat(32);
 const PLANTED = Buffer.from('what the former owner left here');
@@ -184,53 +183,6 @@ const spawnWrite = (file: string, at: number): void => {
   closeSync(fd);
 };
 
-/** A file whose writes fail in these sectors, or everywhere: QEMU's blkdebug, exported by FUSE. No loop device on it: those call a short write done. */
-const sickFile = async (
-  t: ExecutionContext,
-  bytes: number,
-  sectors: readonly number[] | 'all',
-): Promise<string> => {
-  const folder = await mkdtemp(join(tmpdir(), 'sick-'));
-  const [under, file] = [join(folder, 'under'), join(folder, 'disk')];
-  await run('truncate', ['-s', String(bytes), under, file]);
-  const node = {
-    driver: 'blkdebug',
-    'node-name': 'sick',
-    image: { driver: 'file', filename: under },
-    'inject-error': (sectors === 'all' ? [{}] : sectors.map((sector) => ({ sector }))).map((where) => ({
-      ...{ event: 'none', iotype: 'write', errno: 5 },
-      ...where,
-    })),
-  };
-  const fuse = `type=fuse,id=fuse,node-name=sick,mountpoint=${file},writable=on`;
-  const stopping = new AbortController();
-  const { promise: ready, resolve } = Promise.withResolvers<void>();
-  const daemon = run(
-    'qemu-storage-daemon',
-    [
-      '--blockdev',
-      JSON.stringify(node),
-      '--export',
-      fuse,
-      '--chardev',
-      'stdio,id=out',
-      '--monitor',
-      'chardev=out',
-    ],
-    {
-      ...{ signal: stopping.signal, timeoutMs: 0 },
-      onLine: (line) => (line.includes('QMP') ? resolve() : undefined),
-    },
-  ).catch((error: unknown) => error);
-  t.teardown(async () => {
-    stopping.abort();
-    await daemon;
-    await rm(folder, { recursive: true, force: true });
-  });
-  await Promise.race([ready, daemon.then((error) => Promise.reject(error))]);
-  return file;
-};
-
 /** One pass over a sick file. */
 const passOver = async (
   t: ExecutionContext,
@@ -238,7 +190,7 @@ const passOver = async (
   sectors: readonly number[] | 'all',
   deadSeconds = 60,
 ) => {
-  const file = await sickFile(t, bytes, sectors);
+  const { file } = await sickFile(t, bytes, sectors, 'write');
   const pool = createPool({ workers: 2, memory: 65_536 });
   t.teardown(() => pool.close());
   const device = await openDevice(file, { write: true, start: 0, size: bytes, chunkSize: MIB });
